@@ -1,0 +1,55 @@
+"""One TensorFlow for all tests: two logical CPU devices, and the real data where it is present."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import pytest
+import tensorflow as tf
+
+VIRTUAL_DEVICES = 2
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * VIRTUAL_DEVICES
+)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder with real modules and photos; a test that needs it is skipped where it is absent."""
+    default = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+    folder = Path(os.environ.get("TRAINER_TEST_DATA", default))
+    if not (folder / "SHA256SUMS").is_file():
+        pytest.skip(f"real modules and photos are not at {folder}; TRAINER_TEST_DATA names their folder")
+    return folder
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flower_photos(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """3670 photos in five class folders."""
+    return _unpack(test_data / "flower_photos_224.tar", tmp_path_factory.mktemp("flowers")) / "flower_photos"
+
+
+@pytest.fixture(scope="session")
+def hub_module(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Unpacks a real module by the stem of its archive and gives its folder; once a session."""
+    unpacked: dict[str, Path] = {}
+
+    def module(stem: str) -> Path:
+        if stem not in unpacked:
+            unpacked[stem] = _unpack(test_data / f"{stem}.tar.gz", tmp_path_factory.mktemp(stem))
+        return unpacked[stem]
+
+    return module

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.data.augment import augment
+from trainer.data.images import to_input
+
+# Red tells the row and green the column, so that a result shows where it was cut out.
+ROWS, COLUMNS = 120, 180
+PLACES = np.zeros((ROWS, COLUMNS, 3), np.uint8)
+PLACES[..., 0] = np.arange(ROWS)[:, np.newaxis]
+PLACES[..., 1] = np.arange(COLUMNS)[np.newaxis, :]
+
+SEEDS = [tf.constant([5, number]) for number in range(60)]
+
+
+def results(*operations: str, pixels: np.ndarray = PLACES, size: int = 30) -> np.ndarray:
+    """uint8 [seeds, size, size, 3], as whole numbers that can be subtracted."""
+    traced = tf.function(lambda image, seed: augment(image, size, seed, operations))
+    return np.stack([traced(tf.constant(pixels), seed).numpy() for seed in SEEDS]).astype(int)
+
+
+def test_without_operations_it_is_the_plain_resize() -> None:
+    image = augment(tf.constant(PLACES), 30, SEEDS[0], ())
+    assert image.dtype == tf.uint8 and image.shape == (30, 30, 3)
+    assert (image.numpy() == to_input(tf.constant(PLACES), 30).numpy()).all()
+
+
+def test_the_seed_alone_decides() -> None:
+    everything = results("flip", "crop", "color")
+    assert (everything == results("color", "crop", "flip")).all()
+    assert len({image.tobytes() for image in everything}) == len(SEEDS)
+    first_words = [augment(tf.constant(PLACES), 30, tf.constant([word, 0]), ("crop",)).numpy() for word in (1, 2)]
+    assert (first_words[0] != first_words[1]).any()
+
+
+def test_flip_mirrors_about_half_of_the_images() -> None:
+    plain = to_input(tf.constant(PLACES), 30).numpy().astype(int)
+    mirrored = [(image == plain[:, ::-1]).all() for image in results("flip")]
+    unchanged = [(image == plain).all() for image in results("flip")]
+    assert all(a or b for a, b in zip(mirrored, unchanged))
+    assert 15 < sum(mirrored) < 45
+
+
+def test_crop_keeps_at_least_a_third_of_the_area_at_full_resolution() -> None:
+    crops = results("crop", size=60)
+    # Between the first and last rows' centres lie all rows of the crop but one in sixty.
+    heights = (crops[:, -1, 30, 0] - crops[:, 0, 30, 0]) * 60 / 59
+    widths = (crops[:, 30, -1, 1] - crops[:, 30, 0, 1]) * 60 / 59
+    areas = heights * widths / (ROWS * COLUMNS)
+    assert areas.min() > 1 / 3 - 0.02 and areas.max() <= 1.01
+    assert areas.std() > 0.05 and areas.min() < 0.5
+    assert (widths / heights).min() > 0.7 and (widths / heights).max() < 1.4
+    assert np.ptp(crops[:, 0, 30, 0]) > 20 and np.ptp(crops[:, 30, 0, 1]) > 40
+
+
+def test_an_image_too_long_for_any_crop_is_kept_whole() -> None:
+    long = np.repeat(PLACES[:6], 1, axis=0)
+    plain = to_input(tf.constant(long), 30).numpy()
+    assert all((image == plain).all() for image in results("crop", pixels=long))
+
+
+def test_color_changes_brightness_contrast_and_saturation_within_bounds() -> None:
+    grey = np.full((4, 4, 3), 100, np.uint8)
+    levels = results("color", pixels=grey, size=4)
+    assert (levels == levels[:, :1, :1, :1]).all()  # Grey stays grey and even: only brightness can show.
+    assert 79 <= levels.min() < 90 and 110 < levels.max() <= 121
+    halves = np.zeros((4, 4, 3), np.uint8) + 80
+    halves[:2] += 60
+    edges = results("color", pixels=halves, size=4)
+    contrasts = (edges[:, 0] - edges[:, -1]).mean(axis=(1, 2)) / edges.mean(axis=(1, 2, 3)) * 110 / 60
+    assert 0.78 < contrasts.min() < 0.9 and 1.1 < contrasts.max() < 1.22
+    reddish = np.full((4, 4, 3), 100, np.uint8)
+    reddish[..., 0] = 140
+    tints = results("color", pixels=reddish, size=4)[:, 0, 0]
+    brightness = tints @ [0.299, 0.587, 0.114] / (reddish[0, 0] @ [0.299, 0.587, 0.114])
+    saturations = (tints[:, 0] - tints[:, 1]) / 40 / brightness
+    assert 0.75 < saturations.min() < 0.9 and 1.1 < saturations.max() < 1.25
+
+
+def test_color_stops_at_black_and_white() -> None:
+    extremes = np.zeros((4, 4, 3), np.uint8)
+    extremes[:2] = 255
+    images = results("color", pixels=extremes, size=4)
+    assert images[:, :2].min() > 170 and images[:, 2:].max() < 60
+
+
+def test_operations_draw_numbers_of_their_own() -> None:
+    cropped = results("crop")
+    both = results("crop", "flip")
+    for alone, with_flip in zip(cropped, both):
+        assert (with_flip == alone).all() or (with_flip == alone[:, ::-1]).all()

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from image_folders import encoded, gradient, write_classes
+from PIL import Image
+
+from trainer.config import Config
+from trainer.data.images import decode, find_bad_images, to_input, unit_range
+from trainer.data.sources import FileSource, open_source
+
+PIXELS = gradient(12, 18)  # 18 pixels a row: a BMP row of a byte a pixel then ends in padding.
+
+
+def by_pil(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    ("image_format", "mode", "tolerance"),
+    [
+        ("PNG", "RGB", 0),
+        ("PNG", "L", 0),
+        ("PNG", "1", 0),
+        ("PNG", "P", 0),
+        ("PNG", "LA", 0),
+        ("PNG", "RGBA", 0),
+        ("BMP", "RGB", 0),
+        ("BMP", "L", 0),
+        ("BMP", "P", 0),
+        ("BMP", "RGBA", 0),
+        ("GIF", "P", 0),
+        ("JPEG", "RGB", 2),  # TensorFlow's quick inverse transform is not quite PIL's.
+        ("JPEG", "L", 2),
+        ("JPEG", "CMYK", 2),
+    ],
+)
+def test_every_kind_ends_as_rgb(image_format: str, mode: str, tolerance: float) -> None:
+    data = encoded(PIXELS, image_format, mode)
+    pixels = decode(tf.constant(data))
+    assert pixels.dtype == tf.uint8 and pixels.shape == (12, 18, 3)
+    assert np.abs(pixels.numpy().astype(int) - by_pil(data)).mean() <= tolerance
+
+
+def test_sixteen_bit_png_keeps_its_high_byte() -> None:
+    data = tf.io.encode_png(tf.constant(PIXELS.astype(np.uint16) * 257))
+    assert (decode(data).numpy() == PIXELS).all()
+
+
+def test_first_frame_of_an_animation() -> None:
+    frames = [Image.fromarray(gradient(shift=shift)) for shift in (0, 90, 180)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    pixels = decode(tf.constant(buffer.getvalue()))
+    assert pixels.shape == (12, 18, 3)
+    assert (pixels.numpy() == by_pil(buffer.getvalue())).all()
+
+
+def test_decode_can_be_traced_into_a_model_with_a_static_number_of_channels() -> None:
+    traced = tf.function(decode).get_concrete_function(tf.TensorSpec([], tf.string))
+    assert traced.output_shapes.as_list() == [None, None, 3]
+    for mode in ("RGB", "P"):  # Both sides of the branch for BMP palettes.
+        data = encoded(PIXELS, "BMP", mode)
+        assert (traced(tf.constant(data)).numpy() == by_pil(data)).all()
+
+
+@pytest.mark.parametrize("data", [b"", b"BM", b"hello", encoded(PIXELS, "BMP", "P")[:40], encoded(PIXELS, "PNG")[:-30]])
+def test_no_image_raises_invalid_argument(data: bytes) -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(tf.constant(data))
+
+
+def test_to_input_resizes_bilinear_and_rounds() -> None:
+    pixels = tf.constant([[[0] * 3, [101] * 3], [[200] * 3, [255] * 3]], tf.uint8)
+    assert to_input(pixels, 1).numpy().tolist() == [[[139] * 3]]  # 139 is (0 + 101 + 200 + 255) / 4.
+    assert (to_input(pixels, 2).numpy() == pixels.numpy()).all()
+    larger = to_input(pixels, 4)
+    assert larger.dtype == tf.uint8 and larger.shape == (4, 4, 3)
+    assert larger[0, :, 0].numpy().tolist() == [0, 25, 76, 101]  # 25.25 and 75.75.
+    assert (to_input(pixels[tf.newaxis], 4)[0].numpy() == larger.numpy()).all()
+
+
+def test_unit_range_ends_at_exactly_one() -> None:
+    values = unit_range(tf.constant([0, 51, 255], tf.uint8))
+    assert values.dtype == tf.float32
+    assert values.numpy().tolist() == [0.0, np.float32(0.2), 1.0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_classes(tmp_path, {"a": 12, "b": 2})
+
+
+def opened(folder: Path) -> FileSource:
+    source = open_source(Config(data=f"folder:{folder}"))
+    assert isinstance(source, FileSource)
+    return source
+
+
+def test_bad_images_are_found_and_explained(folder: Path) -> None:
+    contents = {
+        "000": encoded(PIXELS, "JPEG")[:-60],
+        "001": encoded(PIXELS, "PNG")[:-30],
+        "002": encoded(PIXELS, "GIF", "P")[:-60],
+        "003": encoded(PIXELS, "BMP")[:-60],
+        "004": b"<!DOCTYPE html><p>404",
+        "005": b"GIF? No.",
+        "006": encoded(PIXELS, "TIFF"),
+        "007": b"\0\0\0\x18ftypheic",
+        "008": encoded(PIXELS, "BMP", "1"),
+    }
+    source = opened(folder)
+    for name, content in contents.items():
+        (folder / f"a/{name}.png").write_bytes(content)
+    (folder / "a/009.png").write_bytes(b"")
+    (folder / "a/010.png").unlink()
+    (folder / "b/001.png").unlink()
+    (folder / "b/001.png").mkdir()
+    bmp = "the BMP is damaged, compressed, or has fewer than 8 bits a pixel"
+    reasons = {bad.key: bad.reason for bad in find_bad_images(source)}
+    assert reasons.pop("b/001.png").startswith("the file cannot be read")
+    assert list(reasons.values()) == [
+        "the JPEG is truncated or damaged",
+        "the PNG is truncated or damaged",
+        "the GIF is truncated or damaged",
+        bmp,
+        "a web page or other markup, not an image",
+        "not a JPEG, PNG, BMP or GIF image",
+        "TIFF is not supported, convert it to JPEG or PNG",
+        "HEIC and AVIF are not supported, convert it to JPEG or PNG",
+        bmp,
+        "empty file",
+        "the file does not exist any more",
+    ]
+    assert list(reasons) == [f"a/{number:03d}.png" for number in range(11)]
+    assert [bad.key for bad in find_bad_images(source, [11, 4, 12])] == ["a/004.png"]
+
+
+def test_a_file_that_may_not_be_read_is_bad(folder: Path) -> None:
+    source = opened(folder)
+    (folder / "a/003.png").chmod(0)
+    try:
+        (folder / "a/003.png").read_bytes()
+    except PermissionError:
+        assert [bad.reason for bad in find_bad_images(source)] == ["no permission to read the file"]
+    else:
+        pytest.skip("this user may read everything")
+
+
+def test_a_long_look_reports_its_progress(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.data.images._SECONDS_BETWEEN_REPORTS", -1.0)
+    monkeypatch.setattr("trainer.data.images._SCAN_BLOCK", 5)
+    source = opened(folder)
+    (folder / "b/000.png").write_bytes(b"x")
+    reports: list[str] = []
+    assert [bad.key for bad in find_bad_images(source, report=reports.append)] == ["b/000.png"]
+    assert [report.split(";")[0] for report in reports] == [f"Looked through {n} of 14 images" for n in (5, 10, 14)]
+    reports.clear()
+    monkeypatch.undo()
+    find_bad_images(source, report=reports.append)
+    assert reports == []

@@ -1,0 +1,20 @@
+"""From labelled images to batches, the same in every run and on every strategy.
+
+Four rooms, each with one question:
+
+* `sources`: which examples are there? A `Source` gives random access to them, sorted by a stable key.
+* `splits`: which of them train, validate and test? A pure function of the key.
+* `pipeline`: in which order, and in which shape, do they reach a replica? A pure function of the seed and the position.
+* `images` and `augment`: what do their bytes mean as pixels? Shared with the exported model.
+
+In use, for one process with all replicas:
+
+    source = open_source(config)
+    splits = split_examples(source.keys, source.labels, source.class_names, config.splits)
+    share = Share(global_batch=config.batch_size, replicas=8, first_replica=0, local_replicas=8)
+    steps = training_steps(len(splits.train), config.batch_size, config.epochs)
+    training = training_batches(source, splits.train, config, 224, share, first_step=0, last_step=steps)
+    validation = evaluation_batches(source, splits.validation, 224, share)
+
+A Source holds no TensorFlow objects: everything that does is made when a dataset is.
+"""

@@ -1,0 +1,80 @@
+"""Random changes to training images; what happens to an image depends on its seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import tensorflow as tf
+
+from trainer.data.images import to_input
+
+SMALLEST_CROP = 1 / 3
+"""Least part of the area that a crop keeps."""
+
+CROP_ASPECT_RATIOS = (3 / 4, 4 / 3)
+"""Least and largest width over height of a crop."""
+
+COLOR_CHANGE = 0.2
+"""Brightness, contrast and saturation are scaled by factors from 1 minus this to 1 plus this."""
+
+# Share of red, green and blue in the brightness that the eye sees (ITU-R BT.601).
+_GREY_WEIGHTS = (0.299, 0.587, 0.114)
+
+# Folded into an image's seed, so that each operation draws numbers of its own, whichever others are switched on.
+_CROP, _FLIP, _COLOR = range(3)
+
+
+def augment(pixels: tf.Tensor, size: int, seed: tf.Tensor, operations: Collection[str]) -> tf.Tensor:
+    """Changes one image at random and resizes it; without operations it equals `to_input`.
+
+    Args:
+      pixels: uint8 [height, width, 3].
+      size: height and width of the result, in pixels.
+      seed: int32 [2]; the same seed gives the same changes.
+      operations: any of "flip", "crop" and "color"; their order plays no part. The crop is cut out before resizing,
+        so that it keeps its full resolution.
+
+    Returns:
+      uint8 [size, size, 3].
+    """
+    if "crop" in operations:
+        pixels = _crop(pixels, tf.random.experimental.stateless_fold_in(seed, _CROP))
+    pixels = to_input(pixels, size)
+    if "flip" in operations:
+        flip_seed = tf.random.experimental.stateless_fold_in(seed, _FLIP)
+        pixels = tf.image.stateless_random_flip_left_right(pixels, flip_seed)
+    if "color" in operations:
+        pixels = _change_color(pixels, tf.random.experimental.stateless_fold_in(seed, _COLOR))
+    return pixels
+
+
+def _crop(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Cuts out a random rectangle; the whole image where none has an allowed shape and area."""
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.shape(pixels),
+        bounding_boxes=tf.zeros([1, 0, 4]),
+        seed=seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=CROP_ASPECT_RATIOS,
+        area_range=(SMALLEST_CROP, 1.0),
+        use_image_if_no_bounding_boxes=True,
+    )
+    cropped = tf.slice(pixels, begin, extent)
+    cropped.set_shape([None, None, 3])
+    return cropped
+
+
+def _change_color(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Scales brightness, then the distance to the average colour (contrast), then that to grey (saturation).
+
+    All three are linear, so one matrix and one offset do what would take six passes over the pixels.
+    """
+    factors = tf.random.stateless_uniform([3], seed, 1 - COLOR_CHANGE, 1 + COLOR_CHANGE)
+    brightness, contrast, saturation = tf.unstack(factors)
+    colors = tf.reshape(tf.cast(pixels, tf.float32), [-1, 3])
+    average = tf.reduce_mean(colors, axis=0, keepdims=True)
+    to_grey = tf.tile(tf.constant(_GREY_WEIGHTS, shape=[3, 1]), [1, 3])
+    saturate = saturation * tf.eye(3) + (1 - saturation) * to_grey
+    scaled = tf.matmul(colors, brightness * contrast * saturate)
+    offset = tf.matmul(brightness * (1 - contrast) * average, saturate)
+    return tf.reshape(tf.saturate_cast(tf.round(scaled + offset), tf.uint8), tf.shape(pixels))

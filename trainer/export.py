@@ -1,0 +1,215 @@
+"""Export: SavedModels that serve with TensorFlow alone, published only after a parity check in a fresh process.
+
+    export/                 the classifier
+      saved_model.pb …      signatures serving_default (encoded images) and from_pixels (floats in [0, 1])
+      assets/labels.txt     one class name a line, in the order of the probabilities
+      feature_vector/       the backbone alone, a reusable Hub module: the next run's --backbone
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trainer.data.images import decode, to_input, unit_range
+from trainer.model.backbone import Backbone
+from trainer.model.classifier import Classifier
+from trainer.storage import RunDirectory, reading_or_writing
+
+FOLDER = "export"
+FEATURE_VECTOR = "feature_vector"
+
+PARITY_TOLERANCE = 1e-6
+"""Largest difference allowed between a probability of the model in memory and of the one that was reloaded, both
+computed on CPU."""
+
+CHECK_TIMEOUT_SECONDS = 600
+
+
+class ParityError(RuntimeError):
+    """The reloaded model answers differently from the one in memory: a bug, so nothing is published."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Images to ask about, and what the model in memory says of them.
+
+    Attributes:
+      encoded: n images as files hold them.
+      pixels: float32 `[n, S, S, 3]` in [0, 1], the same images decoded and resized.
+      probabilities: float32 `[n, classes]`.
+      features: float32 `[n, feature_size]`.
+    """
+
+    encoded: Sequence[bytes]
+    pixels: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    features: NDArray[np.float32]
+
+
+def export_model(
+    model: Classifier, class_names: Sequence[str], images: Sequence[bytes], run: RunDirectory
+) -> str:
+    """Saves, reloads in a fresh process, compares, publishes under `export/`.
+
+    Args:
+      model: on CPU, outside of any strategy, with the weights to publish.
+      class_names: in the order of the logits.
+      images: encoded images, at least one, that both models are asked about.
+      run: the run directory; an earlier export is replaced only by one that passed.
+
+    Returns:
+      The path of the published classifier.
+
+    Raises:
+      ParityError: the reloaded model differs by more than `PARITY_TOLERANCE`; nothing was published.
+      UserError: the place cannot be written.
+    """
+    probe = _probe(model, images)
+    staging = run.staging(FOLDER)
+    with reading_or_writing(run.path):
+        try:
+            _save_classifier(model, class_names, staging)
+            _save_feature_vector(model.backbone, f"{staging}/{FEATURE_VECTOR}")
+            compare(probe, class_names, reload_and_ask(staging, probe))
+            run.publish_tree(staging, FOLDER)
+        except BaseException:
+            tf.io.gfile.rmtree(staging)
+            raise
+    return run.join(FOLDER)
+
+
+def compare(expected: Probe, class_names: Sequence[str], actual: dict[str, NDArray[np.generic]]) -> None:
+    """Checks what the reloaded model said against the model in memory.
+
+    Args:
+      expected: what the model in memory says.
+      class_names: in the order of the probabilities.
+      actual: what `trainer.export_check` wrote.
+
+    Raises:
+      ParityError: any answer differs; the message says which and by how much.
+    """
+    for signature in ("serving_default", "from_pixels"):
+        probabilities = actual[f"{signature}/probabilities"]
+        difference = float(np.max(np.abs(probabilities - expected.probabilities)))
+        if not difference <= PARITY_TOLERANCE:
+            raise ParityError(f"probabilities of {signature} differ by {difference:.3g} after reloading the export")
+        class_ids = np.argmax(probabilities, axis=-1)
+        if not np.array_equal(actual[f"{signature}/class_id"], class_ids):
+            raise ParityError(f"class_id of {signature} is not the most probable class")
+        labels = [class_names[class_id].encode() for class_id in class_ids]
+        if list(actual[f"{signature}/label"]) != labels:
+            raise ParityError(f"label of {signature} is not the name of class_id")
+    scale = max(1.0, float(np.max(np.abs(expected.features))))
+    difference = float(np.max(np.abs(actual["feature_vector"] - expected.features))) / scale
+    if not difference <= PARITY_TOLERANCE:
+        raise ParityError(f"feature vectors differ by {difference:.3g} of their largest value after reloading")
+
+
+def reload_and_ask(path: str, probe: Probe) -> dict[str, NDArray[np.generic]]:
+    """Loads the export in a fresh process, on CPU, with TensorFlow alone, and asks it about the probe.
+
+    Raises:
+      ParityError: the process failed; the message ends with what it printed last.
+    """
+    package = Path(__file__).resolve().parent
+    environment = dict(
+        os.environ,
+        CUDA_VISIBLE_DEVICES="",
+        TF_CPP_MIN_LOG_LEVEL="3",
+        PYTHONPATH=os.pathsep.join(filter(None, [str(package.parent), os.environ.get("PYTHONPATH", "")])),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        questions, answers = Path(folder, "questions.npz"), Path(folder, "answers.npz")
+        images = {f"image_{place}": np.frombuffer(image, np.uint8) for place, image in enumerate(probe.encoded)}
+        np.savez(questions, pixels=probe.pixels, **images)  # type: ignore[arg-type]
+        command = [sys.executable, "-m", "trainer.export_check", path, str(questions), str(answers)]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=CHECK_TIMEOUT_SECONDS, check=False
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            raise ParityError(f"the export could not be loaded in a fresh process: {last}")
+        with np.load(answers) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+
+def _probe(model: Classifier, images: Sequence[bytes]) -> Probe:
+    size = model.backbone.image_size
+
+    @tf.function
+    def ask(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        features = model.backbone(pixels, training=False)
+        return tf.nn.softmax(model.logits(features)), features
+
+    with tf.device("/cpu:0"):
+        pixels = unit_range(tf.stack([to_input(decode(tf.constant(image)), size) for image in images]))
+        probabilities, features = ask(pixels)
+    return Probe(images, pixels.numpy(), probabilities.numpy(), features.numpy())
+
+
+def _save_classifier(model: Classifier, class_names: Sequence[str], path: str) -> None:
+    size = model.backbone.image_size
+    names = tf.constant(list(class_names))
+
+    def classify(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = model(pixels)
+        class_id = tf.argmax(logits, axis=-1)
+        return {
+            "logits": logits,
+            "probabilities": tf.nn.softmax(logits),
+            "class_id": class_id,
+            "label": tf.gather(names, class_id),
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, name="pixels")])
+    def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        return classify(pixels)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        pixels = tf.map_fn(
+            lambda encoded: to_input(decode(encoded), size),
+            image_bytes,
+            fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
+        )
+        answers = classify(unit_range(pixels))
+        return {name: answers[name] for name in ("probabilities", "label", "class_id")}
+
+    served = tf.train.Checkpoint(model=model)
+    with tempfile.TemporaryDirectory() as folder:
+        labels = Path(folder, "labels.txt")
+        labels.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
+        served.labels = tf.saved_model.Asset(str(labels))
+        with tf.device("/cpu:0"):
+            tf.saved_model.save(
+                served, path, signatures={"serving_default": serving_default, "from_pixels": from_pixels}
+            )
+
+
+def _save_feature_vector(backbone: Backbone, path: str) -> None:
+    spec = tf.TensorSpec([None, backbone.image_size, backbone.image_size, 3], tf.float32, name="inputs")
+    module = tf.train.Checkpoint(backbone=backbone)
+
+    @tf.function
+    def features(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return backbone.publisher_call(inputs, training)
+
+    for training in (False, True):
+        features.get_concrete_function(spec, training=training)
+    module.__call__ = features
+    module.variables = [variable.value for variable in backbone.variables]
+    module.trainable_variables = [variable for variable in module.variables if variable.trainable]
+    module.regularization_losses = [tf.function(loss, input_signature=[]) for loss in backbone.publisher_losses]
+    with tf.device("/cpu:0"):
+        tf.saved_model.save(module, path)

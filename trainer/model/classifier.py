@@ -1,0 +1,99 @@
+"""The model that is trained: a backbone, dropout that does not depend on the replicas, and a dense head."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from trainer.config import Config
+from trainer.model.backbone import Backbone
+
+_HEAD_SEED = 1
+_DROPOUT_SEED = 2
+
+
+class BatchRows(NamedTuple):
+    """Which rows of which global batch a replica holds; dropout draws its mask for just those.
+
+    Attributes:
+      step: integer scalar tensor, the training step, from 0.
+      first_row: integer scalar tensor, the row of the global batch that is the replica's first.
+      global_batch: rows of the global batch.
+    """
+
+    step: tf.Tensor
+    first_row: tf.Tensor
+    global_batch: int
+
+
+def dropout(features: tf.Tensor, rate: float, seed: int, rows: BatchRows) -> tf.Tensor:
+    """Drops a share of the features and scales the others up, the same ones however the batch is shared.
+
+    Every replica draws the mask of the whole global batch, a pure function of (seed, step), and takes its rows: this
+    costs some random numbers, and one replica of 8 then trains exactly like two of 4.
+
+    Args:
+      features: float `[replica batch, d]`.
+      rate: share that is dropped, in [0, 1).
+      seed: of the run.
+      rows: where `features` stand in the global batch.
+
+    Returns:
+      Float `[replica batch, d]`.
+    """
+    key = tf.stack([tf.constant(seed * 4 + _DROPOUT_SEED, tf.int64), tf.cast(rows.step, tf.int64)])
+    batch, width = features.shape
+    noise = tf.random.stateless_uniform([rows.global_batch, width], key)
+    mine = tf.slice(noise, [tf.cast(rows.first_row, tf.int32), 0], [batch, width])
+    scale = tf.cast(1.0 / (1.0 - rate), features.dtype)
+    return tf.where(mine >= rate, features * scale, tf.zeros_like(features))
+
+
+class Classifier(keras.Model):
+    """Images to logits: backbone, dropout in training, dense head. Create it inside `strategy.scope()`."""
+
+    def __init__(self, backbone: Backbone, classes: int, config: Config) -> None:
+        """Builds all variables.
+
+        Args:
+          backbone: gives the feature vectors; owns its variables.
+          classes: how many logits.
+          config: `dropout`, `precision` and `seed` are used.
+        """
+        super().__init__(name="classifier")
+        self.backbone = backbone
+        self.dropout_rate = config.dropout
+        self.seed = config.seed
+        self.head = keras.layers.Dense(
+            classes,
+            kernel_initializer=keras.initializers.GlorotUniform(seed=config.seed * 4 + _HEAD_SEED),
+            dtype=config.precision,
+            name="head",
+        )
+        self.head.build((None, backbone.feature_size))
+        self.built = True
+
+    def call(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Inference: float32 pixels `[batch, S, S, 3]` in [0, 1] to float32 logits `[batch, classes]`."""
+        return self.logits(self.backbone(pixels, training=False))
+
+    def logits(self, features: tf.Tensor) -> tf.Tensor:
+        """The head alone: features `[batch, feature_size]` to float32 logits `[batch, classes]`."""
+        return tf.cast(self.head(features), tf.float32)
+
+    def training_logits(self, pixels: tf.Tensor, rows: BatchRows) -> tf.Tensor:
+        """What a training step differentiates: as `call`, with the backbone in training mode and dropout.
+
+        Args:
+          pixels: float32 `[replica batch, S, S, 3]` in [0, 1].
+          rows: where they stand in the global batch.
+
+        Returns:
+          Float32 logits `[replica batch, classes]`.
+        """
+        features = self.backbone(pixels, training=True)
+        if self.dropout_rate:
+            features = dropout(features, self.dropout_rate, self.seed, rows)
+        return self.logits(features)

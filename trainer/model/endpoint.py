@@ -1,0 +1,195 @@
+"""What a module takes and gives: checks that it turns images into feature vectors, and finds their sizes.
+
+It does not matter here how the module was saved: `trainer.model.hub` found an `Endpoint` to call. Every error says
+what the module takes and gives, because that is what tells a person which module to take instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from trainer.errors import UserError
+from trainer.model.handles import saved_model_inside_hint
+
+_OUTPUTS = ("default", "feature_vector", "features")
+"""Names of an output that is the feature vector, by the conventions of TensorFlow Hub."""
+
+_SIZES_THAT_ARE_NO_MULTIPLE_OF_16 = frozenset({299, 300, 331, 380, 456, 600})
+
+_CALL_ERRORS = (ValueError, TypeError, tf.errors.OpError)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The way into a module.
+
+    Attributes:
+      call: `(images, training)` to whatever the module gives; images in the dtype of `image_specs`.
+      image_specs: the image batches that it was traced for.
+      outputs: specs of what it gives, for a person; where there are several ways to call it, of one of them.
+      functions: the traced functions behind `call`.
+      takes_training: whether `training` reaches the module.
+      own_variables: variables that stand in for those of the loaded object; None where it keeps its own.
+    """
+
+    call: Callable[[tf.Tensor, bool], Any]
+    image_specs: list[Any]
+    outputs: Any
+    functions: Sequence[Any] = ()
+    takes_training: bool = False
+    own_variables: list[tf.Variable] | None = None
+
+
+def image_spec(endpoint: Endpoint, handle: str, path: str) -> tf.TensorSpec:
+    """The spec of the image batch, after checking that it is one: float `[batch, height, width, 3]`, any batch.
+
+    Raises:
+      UserError: it is something else.
+    """
+    for spec in endpoint.image_specs:
+        if not isinstance(spec, tf.TensorSpec) or not spec.dtype.is_floating:
+            break
+        if spec.shape.rank is not None and not spec.shape.is_compatible_with([None, None, None, 3]):
+            break
+    else:
+        if all(spec.shape.rank is None or spec.shape[0] is None for spec in endpoint.image_specs):
+            return endpoint.image_specs[0]
+    raise UserError(
+        f"--backbone={handle} is no feature vector module: it takes {shown(spec)} and gives "
+        f"{shown(endpoint.outputs)}, where float [batch, height, width, 3] is to give float [batch, features]."
+        f"{saved_model_inside_hint(path)}"
+    )
+
+
+def choose_image_size(specs: Sequence[tf.TensorSpec], requested: int, handle: str) -> int:
+    """Height and width to use, in pixels: what the module fixes, else what the user asks, else what its name says.
+
+    Args:
+      specs: the image batches that the module was traced for.
+      requested: by the user; 0 for no wish.
+      handle: what the user gave.
+
+    Raises:
+      UserError: the wish does not suit the module, its images are not square, or nothing says the size.
+    """
+    sizes = {(None, None) if spec.shape.rank is None else tuple(spec.shape[1:3]) for spec in specs}
+    for height, width in sizes:
+        if height and width and height != width:
+            raise UserError(f"--backbone={handle} takes images of {height} x {width}; only square ones are supported.")
+    fixed = sorted({height or width for height, width in sizes if height or width})
+    takes_any = (None, None) in sizes
+    if requested:
+        if not takes_any and requested not in fixed:
+            raise UserError(
+                f"--image_size={requested}: --backbone={handle} takes images of {' or '.join(map(str, fixed))} "
+                "pixels only."
+            )
+        return requested
+    if len(fixed) == 1:
+        return fixed[0]
+    named = size_in_name(handle)
+    if named and (takes_any or named in fixed):
+        return named
+    accepts = "any size" if takes_any else f"sizes {', '.join(map(str, fixed))}"
+    raise UserError(f"--backbone={handle} takes images of {accepts}; choose one with --image_size, such as 224.")
+
+
+def size_in_name(handle: str) -> int:
+    """The image size that a handle's name tells, as in ".../mobilenet_v2_100_224/feature_vector/5"; 0 if none does.
+
+    Names are full of other numbers (depth 50 or 152, width 100 for 1.0, versions), so only sizes that image networks
+    have count: multiples of 16 from 64 on, and a few well-known others. The last one in the last three parts wins.
+    """
+    name = "/".join(handle.rstrip("/").split("/")[-3:])
+    numbers = [int(number) for number in re.findall(r"(?<![0-9A-Za-z])(\d{2,3})(?![0-9A-Za-z])", name)]
+    sizes = [n for n in numbers if (n >= 64 and n % 16 == 0) or n in _SIZES_THAT_ARE_NO_MULTIPLE_OF_16]
+    return sizes[-1] if sizes else 0
+
+
+def find_features(
+    endpoint: Endpoint, spec: tf.TensorSpec, size: int, handle: str
+) -> tuple[Callable[[Any], tf.Tensor], int]:
+    """How to pick the feature vector from what a call returns, and its length, found by tracing a call.
+
+    Args:
+      endpoint: to call.
+      spec: of its image batch.
+      size: height and width of the images, in pixels.
+      handle: what the user gave.
+
+    Raises:
+      UserError: the call fails, or what it returns holds no feature vector, or several.
+    """
+    images = tf.TensorSpec([None, size, size, 3], spec.dtype)
+    traced = tf.function(lambda pixels: endpoint.call(pixels, False), autograph=False)
+    try:
+        outputs = traced.get_concrete_function(images).structured_outputs
+        pick = _output_picker(outputs, spec, handle)
+        shape = pick(outputs).shape
+        if shape.rank is None or (shape.rank == 2 and shape[1] is None):
+            # The module does not say it, so ask it.
+            shape = pick(endpoint.call(tf.zeros([2, size, size, 3], spec.dtype), False)).shape
+    except _CALL_ERRORS as error:
+        raise UserError(
+            f"--backbone={handle} cannot be called with images of {size} x {size} pixels ({first_line(error)})."
+        ) from error
+    if shape.rank != 2:
+        raise _no_feature_vector(spec, outputs, handle)
+    return pick, int(shape[1])
+
+
+def _output_picker(outputs: Any, spec: tf.TensorSpec, handle: str) -> Callable[[Any], tf.Tensor]:
+    """Picks the one output that can be the feature vector: by its name, or because no other is float `[batch, n]`."""
+    if not isinstance(outputs, (Mapping, list, tuple)):
+        if not hasattr(outputs, "dtype") or not outputs.dtype.is_floating:
+            raise _no_feature_vector(spec, outputs, handle)
+        return lambda output: output
+    by_key = dict(outputs.items() if isinstance(outputs, Mapping) else enumerate(outputs))
+    vectors = [key for key, output in by_key.items() if _may_be_vector(output)]
+    named = [name for name in _OUTPUTS if name in vectors]
+    if not vectors:
+        raise _no_feature_vector(spec, outputs, handle)
+    if len(vectors) > 1 and not named:
+        raise UserError(
+            f"--backbone={handle} gives {shown(outputs)}; which is the feature vector? One of them must be called "
+            f"{' or '.join(_OUTPUTS)}."
+        )
+    key = (named or vectors)[0]
+    return lambda output: output[key]
+
+
+def _may_be_vector(output: Any) -> bool:
+    return hasattr(output, "dtype") and output.dtype.is_floating and output.shape.rank in (None, 2)
+
+
+def _no_feature_vector(spec: tf.TensorSpec, outputs: Any, handle: str) -> UserError:
+    return UserError(
+        f"--backbone={handle} is no feature vector module: it takes {shown(spec)} and gives {shown(outputs)}, where "
+        "float [batch, features] is expected."
+    )
+
+
+def shown(structure: Any) -> str:
+    """Tensors and specs as "float32 [batch, 224, 224, 3]"; several with their names."""
+    if isinstance(structure, Mapping):
+        return "{" + ", ".join(f"{name}: {shown(value)}" for name, value in structure.items()) + "}" or "nothing"
+    if isinstance(structure, (list, tuple)) and not isinstance(structure, tf.TensorSpec):
+        return "(" + ", ".join(map(shown, structure)) + ")"
+    if not hasattr(structure, "shape") or not hasattr(structure, "dtype"):
+        return repr(structure)
+    if structure.shape.rank is None:
+        return f"{structure.dtype.name} of any shape"
+    axes = ["any" if length is None else str(length) for length in structure.shape]
+    if axes and axes[0] == "any":
+        axes[0] = "batch"
+    return f"{structure.dtype.name} [{', '.join(axes)}]"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

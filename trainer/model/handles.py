@@ -1,0 +1,239 @@
+"""Hub handles: from what stands after `--backbone=` to a folder that holds a complete SavedModel.
+
+A folder, local or gs://, is taken as it is and never changed. A handle on the web goes through tensorflow_hub's own
+resolver, which downloads an archive once and keeps the unpacked copy in its cache (`TFHUB_CACHE_DIR`, by default a
+folder among the temporary files, which is why copies get deleted by halves). tensorflow_hub is imported for those
+alone: it brings tf_keras along.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.client
+import os
+import re
+import tarfile
+import urllib.error
+import urllib.parse
+import zlib
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+
+from trainer.errors import UserError
+
+_TFHUB = "https://tfhub.dev/"
+_GOOGLE_CN = "https://hub.tensorflow.google.cn"
+_ARCHIVES = (".tar", ".tar.gz", ".tgz")
+_TF1_VARIABLE_OPS = frozenset({"VarHandleOp", "Variable", "VariableV2"})
+
+_FETCH_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    http.client.HTTPException,
+    tarfile.TarError,
+    tf.errors.OpError,
+)
+"""What tensorflow_hub raises when a download goes wrong: it lets the errors of urllib, tarfile and gzip through."""
+
+
+def resolve(handle: str, *, mirror: str = "", repair: bool = False) -> str:
+    """The folder of the SavedModel that a handle stands for, downloaded if need be.
+
+    Args:
+      handle: a local folder ("~" is expanded), a gs:// folder or archive, or an http(s):// address.
+      mirror: host, such as "https://hub.tensorflow.google.cn", that https://tfhub.dev/ handles are fetched from.
+      repair: if a cached copy is incomplete or damaged, delete it and download it again. It also makes the check
+        thorough: every variable is read and its checksum compared.
+
+    Returns:
+      A local or gs:// path without a trailing slash. It holds all files of the SavedModel.
+
+    Raises:
+      UserError: there is no such folder, it is no SavedModel, some of its files are missing or empty, or the
+        download failed. A folder that is not tensorflow_hub's cached copy is never deleted.
+    """
+    if handle.startswith(("http://", "https://")) or (handle.startswith("gs://") and handle.endswith(_ARCHIVES)):
+        return _resolve_remote(handle, _address(handle, mirror), repair)
+    path = (handle if "://" in handle else os.path.expanduser(handle)).rstrip("/") or "/"
+    try:
+        _check_is_folder(handle, path)
+        damage = _damage(path, thorough=repair)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(f"--backbone={handle}: {path} cannot be read ({_reason(error)}).") from error
+    if damage:
+        raise UserError(
+            f"--backbone={handle}: {path} is no complete SavedModel: {damage}.{saved_model_inside_hint(path)}"
+        )
+    return path
+
+
+def saved_model_inside_hint(path: str) -> str:
+    """A sentence, with a space in front, that names the folders just inside `path` which hold a SavedModel; or ""."""
+    try:
+        inside = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
+    except (OSError, tf.errors.OpError):
+        return ""
+    found = [f"{path}/{name}" for name in inside if tf.io.gfile.exists(f"{path}/{name}/saved_model.pb")]
+    return f" Did you mean {' or '.join(found)}?" if found else ""
+
+
+def _address(handle: str, mirror: str) -> str:
+    """The address to fetch, in the one spelling that tensorflow_hub's cache knows it by.
+
+    tensorflow_hub adds `tf-hub-format=compressed` itself; left in the handle it would make a second cached copy, and
+    an address that the Chinese mirror does not have.
+    """
+    if mirror and handle.startswith(_TFHUB):
+        handle = mirror.rstrip("/") + "/" + handle.removeprefix(_TFHUB)
+    parts = urllib.parse.urlsplit(handle)
+    query = [pair for pair in urllib.parse.parse_qsl(parts.query) if pair[0] != "tf-hub-format"]
+    return urllib.parse.urlunsplit(parts._replace(query=urllib.parse.urlencode(query)))
+
+
+def _resolve_remote(handle: str, address: str, repair: bool) -> str:
+    folder = _fetch(handle, address)
+    damage = _damage(folder, thorough=repair)
+    if damage and not repair:
+        raise UserError(
+            f"--backbone={handle}: the cached copy in {folder} is incomplete: {damage}. "
+            "--repair_hub_cache deletes it and fetches it again."
+        )
+    if damage:
+        _delete_cached(handle, address, folder)
+        folder = _fetch(handle, address)
+        damage = _damage(folder, thorough=True)
+        if damage:
+            raise UserError(f"--backbone={handle}: what {address} serves is no complete SavedModel: {damage}.")
+    return folder
+
+
+def _fetch(handle: str, address: str) -> str:
+    """The folder of tensorflow_hub's cache, filled by a download unless it holds something already."""
+    try:
+        import tensorflow_hub
+    except ImportError as error:
+        raise UserError(
+            f"--backbone={handle}: tensorflow_hub cannot be imported ({_reason(error)}). Run pip install "
+            "tensorflow-hub tf_keras 'setuptools<81', or download the module and give its folder."
+        ) from error
+    try:
+        return str(tensorflow_hub.resolve(address))
+    except _FETCH_ERRORS as error:
+        if _is_about_the_disk(error):
+            raise UserError(
+                f"--backbone={handle}: the download cannot be stored ({_reason(error)}). The environment variable "
+                "TFHUB_CACHE_DIR names another folder for it."
+            ) from error
+        mirror = f"try --hub_mirror={_GOOGLE_CN}, or " if address.startswith(_TFHUB) else ""
+        raise UserError(
+            f"--backbone={handle}: {address} cannot be fetched ({_reason(error)}). Check the address and the "
+            f"network, {mirror}download the module elsewhere and give its folder."
+        ) from error
+
+
+def _delete_cached(handle: str, address: str, folder: str) -> None:
+    """Deletes tensorflow_hub's cached copy of `address` and the note beside it, and nothing else."""
+    cached_name = hashlib.sha1(address.encode("utf8")).hexdigest()
+    if os.path.basename(folder) != cached_name or os.path.islink(folder):
+        raise UserError(
+            f"--backbone={handle}: {folder} is incomplete, and it is no copy that tensorflow_hub made, so it is not "
+            "deleted. Delete it yourself and start again."
+        )
+    tf.io.gfile.rmtree(folder)
+    note = f"{folder}.descriptor.txt"
+    if tf.io.gfile.exists(note):
+        tf.io.gfile.remove(note)
+
+
+def _check_is_folder(handle: str, path: str) -> None:
+    if tf.io.gfile.isdir(path):
+        return
+    if not tf.io.gfile.exists(path):
+        raise UserError(
+            f"--backbone={handle}: there is no folder {path}. Give convnet, a folder, gs://…, or a handle that "
+            "begins with https://."
+        )
+    what = "an archive: unpack it and give the folder" if path.endswith(_ARCHIVES) else "a file: give its folder"
+    raise UserError(f"--backbone={handle} is {what}.")
+
+
+def _damage(folder: str, *, thorough: bool) -> str:
+    """What keeps a folder from being a complete SavedModel, as the end of a sentence; "" if nothing does.
+
+    Args:
+      folder: local or gs://.
+      thorough: also read all variables, which compares their checksums.
+    """
+    if _has_content(f"{folder}/saved_model.pb"):
+        try:
+            with tf.io.gfile.GFile(f"{folder}/saved_model.pb", "rb") as file:
+                saved_model = saved_model_pb2.SavedModel.FromString(file.read())
+        except DecodeError:
+            return "saved_model.pb is damaged"
+    elif _has_content(f"{folder}/saved_model.pbtxt"):
+        saved_model = None
+    else:
+        return "saved_model.pb is missing or empty"
+    for meta_graph in saved_model.meta_graphs if saved_model else ():
+        for asset in meta_graph.asset_file_def:
+            if not tf.io.gfile.exists(f"{folder}/assets/{asset.filename}"):
+                return f"assets/{asset.filename} is missing"
+    if tf.io.gfile.isdir(f"{folder}/variables"):
+        return _variables_damage(folder, thorough)
+    return "the folder variables is missing" if saved_model and _has_variables(saved_model) else ""
+
+
+def _variables_damage(folder: str, thorough: bool) -> str:
+    if not _has_content(f"{folder}/variables/variables.index"):
+        return "variables/variables.index is missing or empty"
+    names = [name for name in tf.io.gfile.listdir(f"{folder}/variables") if name.startswith("variables.data-")]
+    counts = {int(match[1]) for name in names if (match := re.fullmatch(r"variables\.data-\d{5}-of-(\d{5})", name))}
+    if not counts:
+        return "variables/variables.data-00000-of-00001 is missing"
+    count = max(counts)
+    for shard in range(count):
+        name = f"variables/variables.data-{shard:05}-of-{count:05}"
+        if not _has_content(f"{folder}/{name}"):
+            return f"{name} is missing or empty"
+    if thorough:
+        try:
+            reader = tf.train.load_checkpoint(f"{folder}/variables/variables")
+            for name in reader.get_variable_to_shape_map():
+                reader.get_tensor(name)
+        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+            return f"its variables are damaged ({_reason(error)})"
+    return ""
+
+
+def _has_variables(saved_model: saved_model_pb2.SavedModel) -> bool:
+    return any(
+        any(node.HasField("variable") for node in meta_graph.object_graph_def.nodes)
+        or any(node.op in _TF1_VARIABLE_OPS for node in meta_graph.graph_def.node)
+        for meta_graph in saved_model.meta_graphs
+    )
+
+
+def _has_content(path: str) -> bool:
+    return tf.io.gfile.exists(path) and tf.io.gfile.stat(path).length > 0
+
+
+def _is_about_the_disk(error: BaseException) -> bool:
+    if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError)):
+        return True
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, without the noise around it."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code} {error.reason}"
+    if isinstance(error, urllib.error.URLError):
+        return str(error.reason)
+    if isinstance(error, tf.errors.OpError):
+        return error.message.strip().splitlines()[0] if error.message else type(error).__name__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,44 @@
+"""Imports TensorFlow without the chatter that it prints before anybody can ask it to be quiet."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def import_tensorflow_quietly() -> None:
+    """Imports TensorFlow; what it printed is shown only if the import fails.
+
+    TensorFlow 2.21 (2026) writes some lines to standard error before its log level counts. Its level is set to errors
+    for all that follows, unless `TF_CPP_MIN_LOG_LEVEL` says otherwise; absl's Python log is set to warnings.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with _standard_error_held_back():
+        import tensorflow as tf
+    from absl import logging
+
+    logging.set_verbosity(logging.WARNING)
+    tf.get_logger().setLevel("ERROR")
+
+
+@contextmanager
+def _standard_error_held_back() -> Iterator[None]:
+    """Keeps what is written to file descriptor 2, by C++ too, and writes it out only if an exception passes."""
+    sys.stderr.flush()
+    original = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(original, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(original, 2)
+            os.close(original)

@@ -1,0 +1,124 @@
+"""Retrains a TensorFlow Hub module on labelled images.
+
+    python -m trainer.task                                                    the built-in sample, no network
+    python -m trainer.task --data=folder:PHOTOS --backbone=HANDLE             your photos, a Hub module
+    python -m trainer.task --config=RUN_DIR/config.json --seed=1              a run again, with a change
+    python -m trainer.task --data=folder:PHOTOS --backbone=HANDLE --dry_run   what it would do
+
+This is the only place that reads flags. Every field of `trainer.config.Config` is one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+from absl import app, flags
+from pydantic.fields import FieldInfo
+
+from trainer.config import Config, field_topic, values_from_json
+from trainer.errors import EXIT_USER, UserError
+from trainer.startup import import_tensorflow_quietly
+
+FLAGS = flags.FLAGS
+
+_CONFIG = flags.DEFINE_string("config", "", "Read the configuration from this JSON file; flags override it.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved configuration and the plan; train nothing.")
+_QUIET = flags.DEFINE_bool("quiet", False, "Print nothing but warnings and errors.")
+
+
+def define_config_flags(flag_values: flags.FlagValues = FLAGS) -> None:
+    """Defines a flag for every field of `Config`, with its default and description."""
+    for name, field in Config.model_fields.items():
+        text = f"[{field_topic(field)}] {field.description}"
+        if field.annotation is bool:
+            flags.DEFINE_bool(name, field.default, text, flag_values=flag_values)
+        else:
+            shown = _choices(field)
+            text = f"{text} One of {', '.join(shown)}." if shown else text
+            flags.DEFINE_string(name, _as_flag(field.default), text, flag_values=flag_values)
+
+
+def config_from_flags(flag_values: flags.FlagValues, read_text: Callable[[str], str]) -> Config:
+    """The configuration: defaults, overridden by --config, overridden by the flags that were given.
+
+    Args:
+      flag_values: parsed flags that `define_config_flags` defined.
+      read_text: reads a file, local or gs://.
+
+    Raises:
+      UserError: the file or a value is not accepted.
+    """
+    values: dict[str, Any] = {}
+    if flag_values.config:
+        values |= values_from_json(read_text(flag_values.config), origin=f"--config={flag_values.config}")
+    given = {name: flag_values[name].value for name in Config.model_fields if flag_values[name].present}
+    return Config.parse(values | given)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Trains as the flags say.
+
+    Args:
+      argv: the program's name and whatever was no flag.
+
+    Returns:
+      The exit code (`trainer.errors`).
+    """
+    try:
+        if len(argv) > 1:
+            raise UserError(f"{argv[1]} is not a flag: every argument starts with --, as in --data=folder:PATH.")
+        config = config_from_flags(FLAGS, _read_text)
+        import_tensorflow_quietly()
+        from trainer import run
+
+        return run.execute(config, dry_run=_DRY_RUN.value, quiet=_QUIET.value)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    """absl's parser, with our exit code and without its usage text for a flag that is not known."""
+    try:
+        return list(FLAGS(argv))
+    except flags.Error as error:
+        sentence = str(error).strip()
+        print(f"error: {sentence}{'' if sentence.endswith(('.', '?')) else '.'}", file=sys.stderr)
+        raise SystemExit(EXIT_USER) from None
+
+
+def _read_text(path: str) -> str:
+    if not path.startswith("gs://"):
+        try:
+            with open(os.path.expanduser(path), encoding="utf-8") as file:
+                return file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UserError(f"--config={path} cannot be read ({reason}).") from None
+    from trainer.storage import RunDirectory
+
+    folder, _, name = path.rpartition("/")
+    return RunDirectory(folder).read_text(name)
+
+
+def _choices(field: FieldInfo) -> tuple[str, ...]:
+    choices = get_args(field.annotation)
+    return choices if choices and all(isinstance(choice, str) for choice in choices) else ()
+
+
+def _as_flag(default: object) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def console_main() -> None:
+    """Entry point of the installed program."""
+    app.run(main, flags_parser=_parse_flags)
+
+
+define_config_flags()
+
+if __name__ == "__main__":
+    console_main()

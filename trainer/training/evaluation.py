@@ -1,0 +1,110 @@
+"""Exact metrics: every example counts once, whatever the batch and the number of replicas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trainer.cluster import Cluster
+from trainer.data.pipeline import Share, evaluation_batches
+from trainer.data.sources import Source
+from trainer.model.classifier import Classifier
+from trainer.training.step import EvaluationStep
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model said of every example of a split.
+
+    Attributes:
+      indices: int64 `[n]`, the examples' indices in the source.
+      losses: float32 `[n]`, cross-entropy in nats.
+      predictions: int32 `[n]`, most probable class.
+      confidences: float32 `[n]`, its probability.
+      labels: int32 `[n]`, the true class.
+    """
+
+    indices: NDArray[np.int64]
+    losses: NDArray[np.float32]
+    predictions: NDArray[np.int32]
+    confidences: NDArray[np.float32]
+    labels: NDArray[np.int32]
+
+    @property
+    def examples(self) -> int:
+        """How many examples were judged."""
+        return len(self.indices)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right predictions, in [0, 1]."""
+        return float(np.mean(self.predictions == self.labels))
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats, summed in float64 in the order of the indices."""
+        return float(np.mean(self.losses, dtype=np.float64))
+
+    def summary(self) -> dict[str, float | int]:
+        """Accuracy, loss and examples, as `status.json` has them."""
+        return {"accuracy": self.accuracy, "loss": self.loss, "examples": self.examples}
+
+
+class Evaluator:
+    """Evaluates one model on any split, as often as wanted, with one compilation."""
+
+    def __init__(self, cluster: Cluster, model: Classifier, source: Source, global_batch: int) -> None:
+        """Binds the evaluation to a model.
+
+        Args:
+          cluster: where `model` was built.
+          model: the model to judge; its weights are read at each call.
+          source: where the examples come from.
+          global_batch: examples a step over all replicas; the replicas divide it.
+        """
+        self._strategy = cluster.strategy
+        self._image_size = model.backbone.image_size
+        self._source = source
+        self._share = Share(global_batch, cluster.replicas, 0, cluster.replicas)
+        self._evaluate_batch = _compiled_batch(cluster.strategy, EvaluationStep(model))
+
+    def __call__(self, indices: NDArray[np.int64]) -> Evaluation:
+        """Judges each of the examples once.
+
+        Args:
+          indices: int64 `[n]`, n > 0, into the source.
+
+        Raises:
+          RuntimeError: an example was left out or came twice, which would be a bug of the input pipeline.
+        """
+        dataset = self._strategy.distribute_datasets_from_function(
+            lambda context: evaluation_batches(self._source, indices, self._image_size, self._share)
+        )
+        iterator = iter(dataset)
+        count = -(-len(indices) // self._share.global_batch)
+        batches = [self._evaluate_batch(iterator) for _ in range(count)]
+        rows = {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in batches[0]}
+        real = rows["index"] >= 0
+        order = np.argsort(rows["index"][real], kind="stable")
+        judged = rows["index"][real][order].astype(np.int64)
+        if not np.array_equal(judged, np.sort(indices)):
+            raise RuntimeError(f"evaluation judged {len(judged)} examples of {len(indices)}, or some of them twice")
+        return Evaluation(
+            indices=judged,
+            losses=rows["loss"][real][order],
+            predictions=rows["prediction"][real][order],
+            confidences=rows["confidence"][real][order],
+            labels=self._source.labels[judged],
+        )
+
+
+def _compiled_batch(strategy: tf.distribute.Strategy, step: EvaluationStep) -> tf.types.experimental.GenericFunction:
+    @tf.function
+    def evaluate_batch(iterator: tf.distribute.DistributedIterator) -> dict[str, tf.Tensor]:
+        per_replica = strategy.run(step, args=(next(iterator),))
+        return {name: strategy.gather(value, axis=0) for name, value in per_replica.items()}
+
+    return evaluate_batch

@@ -1,0 +1,102 @@
+"""Where a run starts: at the beginning, where its own directory stopped, or where another one stopped.
+
+In order of precedence:
+1. `--run_dir` holds a run of another configuration or of other data: refused, saying what differs.
+2. `--run_dir` holds a run and `--resume=never`: refused.
+3. `--run_dir` has a checkpoint: from there.
+4. `--resume=PATH`: from the last checkpoint of that run directory, position and optimizer included.
+5. Otherwise: from the beginning.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from trainer.config import Config
+from trainer.errors import UserError
+from trainer.storage import RunDirectory
+from trainer.training.checkpoint import CheckpointStore, Position
+
+CONFIG_FILE = "config.json"
+STATUS_FILE = "status.json"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where to begin.
+
+    Attributes:
+      position: of the checkpoint to restore; None: from the beginning.
+      store: holds that checkpoint.
+      finished: the run directory holds this very run, done to the end.
+    """
+
+    position: Position | None
+    store: CheckpointStore
+    finished: bool = False
+
+
+def choose_start(config: Config, run: RunDirectory, data_fingerprint: str) -> Start:
+    """Decides by the list above. Writes nothing.
+
+    Args:
+      config: the run that is asked for.
+      run: its directory, which need not exist.
+      data_fingerprint: of the images that are there now.
+
+    Raises:
+      UserError: cases 1 and 2, a folder that holds something else, or `--resume=PATH` without a checkpoint.
+    """
+    own = CheckpointStore(run)
+    if run.exists(CONFIG_FILE):
+        _check_same_run(config, run)
+        if config.resume == "never":
+            raise UserError(f"--run_dir={run.path} holds a run; give another, or --resume=auto to go on with it.")
+        position = own.latest()
+        if position:
+            _check_same_data(position, data_fingerprint, run)
+            return Start(position, own, finished=_is_finished(run))
+    else:
+        _check_free(run)
+    if config.resume in ("auto", "never"):
+        return Start(None, own)
+    other = RunDirectory(config.resume)
+    store = CheckpointStore(other)
+    position = store.latest()
+    if position is None:
+        raise UserError(f"--resume={config.resume} has no checkpoint; give a run directory that has.")
+    return Start(position, store)
+
+
+def _check_same_run(config: Config, run: RunDirectory) -> None:
+    there = Config.from_json(run.read_text(CONFIG_FILE), origin=run.join(CONFIG_FILE))
+    differences = config.differences(there)
+    if differences:
+        raise UserError(
+            f"--run_dir={run.path} holds another run: {'; '.join(differences)}. Give another --run_dir, or the "
+            "configuration that is there."
+        )
+
+
+def _check_same_data(position: Position, data_fingerprint: str, run: RunDirectory) -> None:
+    if position.data_fingerprint != data_fingerprint:
+        raise UserError(
+            f"The images are not those that the run in {run.path} was started with: files were added, removed or "
+            "changed since. Give another --run_dir, or put the images back."
+        )
+
+
+def _check_free(run: RunDirectory) -> None:
+    """Refuses a folder that holds something other than a run, where our files would mix with its."""
+    found = [name for name in run.list() if not name.startswith(".")]
+    if found:
+        raise UserError(
+            f"--run_dir={run.path} is not empty and not a run directory (it holds {found[0]}); give a new folder."
+        )
+
+
+def _is_finished(run: RunDirectory) -> bool:
+    if not run.exists(STATUS_FILE):
+        return False
+    return bool(json.loads(run.read_text(STATUS_FILE)).get("state") == "done")
