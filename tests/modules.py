@@ -128,7 +128,7 @@ def signatures_only(
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return outputs(module.features(images, training=False))
 
-    return save(module, folder, signatures={name: serve for name in names})
+    return save(module, folder, signatures=dict.fromkeys(names, serve))
 
 
 def tf1_format(folder: Path) -> Path:

@@ -71,7 +71,9 @@ def _mirrored(virtual_devices: int) -> Cluster:
         names = [device.name for device in _split_cpu(virtual_devices)]
         plural = "s" if virtual_devices > 1 else ""
         description = f"mirrored: {virtual_devices} virtual CPU replica{plural}"
-        return Cluster(tf.distribute.MirroredStrategy(names), "CPU", description)
+        # The default reduces by collective operations, whose numbers clash when a process makes a second strategy.
+        reduction = tf.distribute.ReductionToOneDevice()
+        return Cluster(tf.distribute.MirroredStrategy(names, cross_device_ops=reduction), "CPU", description)
     gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
     if gpus:
         description = f"mirrored: {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -88,7 +89,7 @@ def export_model(
     return run.join(FOLDER)
 
 
-def compare(expected: Probe, class_names: Sequence[str], actual: dict[str, NDArray[np.generic]]) -> None:
+def compare(expected: Probe, class_names: Sequence[str], actual: dict[str, NDArray[Any]]) -> None:
     """Checks what the reloaded model said against the model in memory.
 
     Args:
@@ -116,7 +117,7 @@ def compare(expected: Probe, class_names: Sequence[str], actual: dict[str, NDArr
         raise ParityError(f"feature vectors differ by {difference:.3g} of their largest value after reloading")
 
 
-def reload_and_ask(path: str, probe: Probe) -> dict[str, NDArray[np.generic]]:
+def reload_and_ask(path: str, probe: Probe) -> dict[str, NDArray[Any]]:
     """Loads the export in a fresh process, on CPU, with TensorFlow alone, and asks it about the probe.
 
     Raises:

@@ -186,6 +186,19 @@ def build(prepared: Prepared) -> Built:
     return Built(model, optimizer)
 
 
+def training_input(
+    prepared: Prepared, model: Classifier, *, first_step: int, last_step: int
+) -> tf.distribute.DistributedDataset:
+    """A batch for each replica and step, from `first_step` to `last_step` (exclusive)."""
+    cluster, config = prepared.cluster, prepared.config
+    share = Share(config.batch_size, cluster.replicas, first_replica=0, local_replicas=cluster.replicas)
+    return cluster.strategy.distribute_datasets_from_function(
+        lambda context: training_batches(
+            prepared.source, prepared.train, config, model.backbone.image_size, share, first_step, last_step
+        )
+    )
+
+
 def describe(prepared: Prepared, model: Classifier, console: Console) -> None:
     """Tells what will be done: devices, images, model, steps."""
     config, cluster, source, splits = prepared.config, prepared.cluster, prepared.source, prepared.splits
@@ -221,7 +234,8 @@ def _tell_the_story(session: Session) -> None:
         if len(splits.test):
             with session.stopwatch.measure("evaluate"):
                 store.restore(best_step, built.model)
-                session.status.update(test=TestResult(**evaluator(splits.test).summary()))
+                test = evaluator(splits.test)
+                session.status.update(test=TestResult(test.accuracy, test.loss, test.examples))
     with session.stopwatch.measure("export"):
         with tf.device("/cpu:0"):
             published = _classifier(prepared)
@@ -236,13 +250,7 @@ def _train(session: Session, built: Built, evaluator: Evaluator) -> int:
     """Trains from the start to the last epoch; gives the step of the best checkpoint."""
     prepared, config, store = session.prepared, session.prepared.config, CheckpointStore(session.run)
     progress, best = _restore(session, built)
-    share = Share(config.batch_size, prepared.cluster.replicas, 0, prepared.cluster.replicas)
-    size = built.model.backbone.image_size
-    dataset = prepared.cluster.strategy.distribute_datasets_from_function(
-        lambda context: training_batches(
-            prepared.source, prepared.train, config, size, share, progress.step, prepared.steps_total
-        )
-    )
+    dataset = training_input(prepared, built.model, first_step=progress.step, last_step=prepared.steps_total)
     step = TrainStep(built.model, built.optimizer, config, prepared.cluster.replicas)
     loop = TrainLoop(prepared.cluster.strategy, step, dataset, session.stopwatch)
     with open_writers(session.run, progress.step) as writer:

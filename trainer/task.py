@@ -38,7 +38,7 @@ def define_config_flags(flag_values: flags.FlagValues = FLAGS) -> None:
         else:
             shown = _choices(field)
             text = f"{text} One of {', '.join(shown)}." if shown else text
-            flags.DEFINE_string(name, _as_flag(field.default), text, flag_values=flag_values)
+            flags.DEFINE_string(name, as_flag(field.default), text, flag_values=flag_values)
 
 
 def config_from_flags(flag_values: flags.FlagValues, read_text: Callable[[str], str]) -> Config:
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         if len(argv) > 1:
             raise UserError(f"{argv[1]} is not a flag: every argument starts with --, as in --data=folder:PATH.")
-        config = config_from_flags(FLAGS, _read_text)
+        config = config_from_flags(FLAGS, read_text)
         import_tensorflow_quietly()
         from trainer import run
 
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_USER
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def parse_flags(argv: Sequence[str]) -> list[str]:
     """absl's parser, with our exit code and without its usage text for a flag that is not known."""
     try:
         return list(FLAGS(argv))
@@ -90,7 +90,12 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         raise SystemExit(EXIT_USER) from None
 
 
-def _read_text(path: str) -> str:
+def read_text(path: str) -> str:
+    """A text file, local or gs://.
+
+    Raises:
+      UserError: it is not there or cannot be read.
+    """
     if not path.startswith("gs://"):
         try:
             with open(os.path.expanduser(path), encoding="utf-8") as file:
@@ -109,13 +114,14 @@ def _choices(field: FieldInfo) -> tuple[str, ...]:
     return choices if choices and all(isinstance(choice, str) for choice in choices) else ()
 
 
-def _as_flag(default: object) -> str:
+def as_flag(default: object) -> str:
+    """A default as one would write it on the command line: "75,15,10"."""
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def console_main() -> None:
     """Entry point of the installed program."""
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=parse_flags)
 
 
 define_config_flags()

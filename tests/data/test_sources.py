@@ -111,7 +111,10 @@ def test_home_and_slash_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (["x.png"], "no class folders but images"),
         ([], "no class folders:"),
         (["roses/1.png"], "only one class folder, roses"),
-        (["train/roses/1.png", "train/tulips/1.png", "test/roses/1.png"], "test holds folders and no image"),
+        (
+            ["train/roses/1.png", "train/tulips/1.png", "test/roses/1.png", "test/LICENSE.txt"],
+            "test holds folders and no image",
+        ),
         (["roses/1.png", "tulips/.hidden.png"], "Class tulips .*has no usable"),
         (["roses/1.png", "tulips/1.png", "notes/a.txt"], "Class notes .*has no usable"),
     ],
@@ -156,9 +159,7 @@ def test_skip_leaves_bad_files_out_and_lists_them(tmp_path: Path) -> None:
     (tmp_path / "roses/001.png").write_bytes(encoded(gradient(), "JPEG")[:-40])
     (tmp_path / "roses/notes.txt").write_text("buy more")
     (tmp_path / "tulips/gone.png").symlink_to(tmp_path / "nowhere.png")
-    reports: list[str] = []
-    source = open_source(Config(data=f"folder:{tmp_path}", on_bad_image="skip"), reports.append)
-    assert isinstance(source, FileSource)
+    source = open_folder(tmp_path, on_bad_image="skip")
     assert list(source.keys) == ["roses/000.png", "roses/002.png", "tulips/000.png", "tulips/001.png"]
     assert [Path(path).name for path in source.paths] == ["000.png", "002.png", "000.png", "001.png"]
     assert source.labels.tolist() == [0, 0, 1, 1]
@@ -167,7 +168,6 @@ def test_skip_leaves_bad_files_out_and_lists_them(tmp_path: Path) -> None:
         SkippedImage("roses/notes.txt", "not a JPEG, PNG, BMP or GIF image"),
         SkippedImage("tulips/gone.png", "a link to a file that does not exist"),
     )
-    assert any("3 files" in report for report in reports)
 
 
 def test_skip_does_not_lose_a_whole_class(tmp_path: Path) -> None:

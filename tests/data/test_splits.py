@@ -144,4 +144,4 @@ def test_few_shot_subset_is_drawn_from_each_class_and_nested() -> None:
 def test_few_shot_draws_are_even() -> None:
     labels = np.zeros(10, np.int32)
     draws = np.concatenate([limit_per_class(np.arange(10), labels, 3, seed) for seed in range(400)])
-    assert 80 < np.bincount(draws, minlength=10).min() and np.bincount(draws).max() < 160
+    assert np.bincount(draws, minlength=10).min() > 80 and np.bincount(draws).max() < 160

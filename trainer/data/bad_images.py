@@ -11,6 +11,14 @@ from trainer.data.folders import bad_images_error
 from trainer.data.images import find_bad_images
 from trainer.data.sources import FileSource, Source
 
+_READING_ERRORS = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.FailedPreconditionError,
+)
+"""What a file that cannot be decoded, is gone, or may not be read makes the input pipeline raise."""
+
 
 @contextmanager
 def naming_bad_images(source: Source, report: Callable[[str], None]) -> Iterator[None]:
@@ -26,7 +34,7 @@ def naming_bad_images(source: Source, report: Callable[[str], None]) -> Iterator
     """
     try:
         yield
-    except tf.errors.OpError:
+    except _READING_ERRORS:
         if not isinstance(source, FileSource):
             raise
         bad = find_bad_images(source, report=report)

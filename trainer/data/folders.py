@@ -204,7 +204,7 @@ def _list_class(root: str, class_name: str, folder: str, report: Callable[[str],
             unusable.append(SkippedImage(_normalised(f"{class_name}/{_printable(entry.name)}"), problem))
         else:
             images.append((_normalised(entry.name), entry.name, entry.size))
-    if not images and subfolders and not unusable:
+    if not images and subfolders:
         raise UserError(
             f"{root}/{folder} holds folders and no image: --data=folder:PATH takes the folder whose direct "
             "subfolders are the classes."
@@ -212,7 +212,7 @@ def _list_class(root: str, class_name: str, folder: str, report: Callable[[str],
     if not images:
         raise no_image_error(class_name, f"folder {root}")
     if subfolders:
-        report(f"Passing over {subfolders} folders in {root}/{folder}: only images directly in it are used.")
+        report(f"Only images directly in {root}/{folder} are used; folders in it are passed over ({subfolders}).")
     images.sort()
     unusable.sort(key=lambda bad: bad.key)
     return _ClassFolder([name for _, name, _ in images], [size for _, _, size in images], unusable)

@@ -266,10 +266,7 @@ def _folder(path: str, config: Config, report: Callable[[str], None]) -> FileSou
     from trainer.data.images import find_bad_images
 
     bad = find_bad_images(source, report=report)
-    source = source.without(bad) if bad else source
-    if source.skipped:
-        report(f"Left out {len(source.skipped)} files of {source.name} that cannot be used; {len(source)} remain.")
-    return source
+    return source.without(bad) if bad else source
 
 
 def _digits() -> ArraySource:

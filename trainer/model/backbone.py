@@ -210,8 +210,11 @@ def _keras_has_type(dtype: tf.DType) -> bool:
 
 
 def _unique_path(name: str, taken: set[str]) -> str:
-    """The module's own name for a variable, without TensorFlow's ":0", numbered if it was used before."""
-    path = name.split(":")[0]
+    """The module's own name for a variable, without TensorFlow's ":0", numbered if it was used before.
+
+    In a module that a run of ours exported, variables of the built-in network already begin with "backbone/".
+    """
+    path = name.split(":")[0].removeprefix(f"{NAME}/")
     candidate, number = path, 1
     while candidate in taken:
         candidate, number = f"{path}_{number}", number + 1

@@ -46,9 +46,7 @@ class ConvNet(Backbone):
           UserError: the images are too small.
         """
         if image_size < MIN_IMAGE_SIZE:
-            raise UserError(
-                f"--image_size={image_size}: the built-in network needs at least {MIN_IMAGE_SIZE} pixels."
-            )
+            raise UserError(f"--image_size={image_size}: the built-in network needs at least {MIN_IMAGE_SIZE} pixels.")
         super().__init__(name=NAME, dtype=dtype)
         self.kind = "convnet"
         self.image_size = image_size

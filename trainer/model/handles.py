@@ -205,7 +205,7 @@ def _variables_damage(folder: str, thorough: bool) -> str:
             reader = tf.train.load_checkpoint(f"{folder}/variables/variables")
             for name in reader.get_variable_to_shape_map():
                 reader.get_tensor(name)
-        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as error:
             return f"its variables are damaged ({_reason(error)})"
     return ""
 

@@ -32,7 +32,7 @@ _BATCH_NORM_MOMENTUM = 0.99
 """For modules that demand `batch_norm_momentum`; where it has a default, the publisher's is kept. The common default
 of TensorFlow Hub's image modules."""
 
-_LOAD_ERRORS = (OSError, ValueError, RuntimeError, DecodeError, tf.errors.OpError)
+_LOAD_ERRORS = (OSError, ValueError, RuntimeError, IndexError, DecodeError, tf.errors.OpError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +167,8 @@ def _reusable(loaded: Any, handle: str) -> Endpoint:
 def _bound_arguments(concrete: Any, parameters: Sequence[inspect.Parameter]) -> dict[str, Any]:
     """What a function was traced for, by parameter: a TensorSpec, or the Python value that was given."""
     positional, named = concrete.structured_input_signature
-    return dict(zip((parameter.name for parameter in parameters), positional)) | dict(named)
+    # There may be fewer positional arguments than parameters.
+    return dict(zip((parameter.name for parameter in parameters), positional, strict=False)) | dict(named)
 
 
 def _signature(loaded: Any, kind: Kind, handle: str, path: str) -> Endpoint:

@@ -45,7 +45,7 @@ def replicate(function: Any, loaded_variables: list[tf.Variable]) -> ReplicatedF
     resources: list[tf.Tensor] = []
     variable_inputs: list[str] = []
     resource_inputs: list[str] = []
-    for placeholder, captured in zip(function.inputs[first_capture:], captures):
+    for placeholder, captured in zip(function.inputs[first_capture:], captures, strict=True):
         loaded = by_handle.get(id(captured))
         if loaded is None:
             resources.append(captured)
@@ -62,8 +62,9 @@ def replicate(function: Any, loaded_variables: list[tf.Variable]) -> ReplicatedF
     # into the graph of a TPU replica fails.
     @tf.function(autograph=False)
     def run_graph(values: list[tf.Tensor]) -> dict[str, tf.Tensor]:
-        found = tf.graph_util.import_graph_def(graph_def, dict(zip(inputs, values)), list(outputs.values()), name="")
-        return dict(zip(outputs, found))
+        fed = dict(zip(inputs, values, strict=True))
+        found = tf.graph_util.import_graph_def(graph_def, fed, list(outputs.values()), name="")
+        return dict(zip(outputs, found, strict=True))
 
     def call(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return run_graph([images, *map(_local_handle, variables), *resources])

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from trainer.records.progress_bar import ProgressBar
 
 SECONDS_BETWEEN_LINES = 10.0
 """In a log, progress within an epoch is told at most this often."""
 
+_REMEMBERED = 50
+"""How many calls of `progress` the time that is left is judged by."""
+
 
 class Console:
-    """Prints notes, warnings and progress. Text is printed as it is: nothing in a path or label is markup."""
+    """Prints notes, warnings and progress. Nothing in a path or label acts as markup or as a terminal's control code.
+
+    A context manager: at its end the bar is taken away and the terminal is as it was.
+    """
 
     def __init__(
         self,
@@ -35,21 +46,23 @@ class Console:
         self._err = err or sys.stderr
         self._clock = clock
         self._last_line = clock()
-        self._bar: Any = None
-        self._bar_task: Any = None
+        self._seen: deque[tuple[float, int]] = deque(maxlen=_REMEMBERED)
+        self._bar: ProgressBar | None = None
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def note(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""
-        if self._quiet:
-            return
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(text, file=self._out, flush=True)
+        if not self._quiet:
+            self._print(self._out, text)
 
     def warning(self, text: str) -> None:
         """Prints a line to standard error, quiet or not."""
-        print(f"warning: {text}", file=self._err, flush=True)
+        self._print(self._err, f"warning: {text}")
 
     def progress(
         self,
@@ -73,20 +86,30 @@ class Console:
         """
         if self._quiet:
             return
-        speed = f"{images_per_second:,.0f} img/s" if images_per_second else ""
-        if self._out.isatty():
-            self._show_bar(f"epoch {epoch}/{epochs}", step, steps_total, f"loss {metrics['loss']:.3f} {speed}")
-        elif self._clock() - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = self._clock()
-            self.note(f"step {step}/{steps_total}  {_shown(metrics)}  {speed}".rstrip())
+        now = self._clock()
+        self._seen.append((now, step))
+        if _is_terminal(self._out):
+            from trainer.records.progress_bar import Moment, ProgressBar
+
+            if self._bar is None:
+                self._bar = ProgressBar(self._out, self._err)
+            left = self._seconds_left(steps_total)
+            self._bar.show(Moment(epoch, epochs, step, steps_total, dict(metrics), images_per_second, left))
+        elif now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            speed = f"  {images_per_second:,.0f} img/s" if images_per_second else ""
+            self.note(f"step {step}/{steps_total}  {shown(metrics)}{speed}")
 
     def epoch_done(
         self, *, epoch: int, epochs: int, train: Mapping[str, float], validation: Mapping[str, float]
     ) -> None:
-        """Prints one line of an epoch: training metrics, and validation metrics where there are any."""
+        """Prints one line of an epoch: training metrics, and validation metrics where there are any.
+
+        On a terminal that is too narrow for it, it is set closer, or the validation metrics take a line of their own.
+        """
         self._last_line = self._clock()
-        line = f"epoch {epoch:>{len(str(epochs))}}/{epochs}  {_shown(train)}"
-        self.note(f"{line}  validation {_shown(validation)}" if validation else line)
+        title = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
+        self.note(_first_fitting(self._width(), _epoch_lines(title, shown(train), shown(validation))))
 
     def close(self) -> None:
         """Takes the bar away."""
@@ -94,28 +117,65 @@ class Console:
             self._bar.stop()
             self._bar = None
 
-    def _show_bar(self, title: str, step: int, steps_total: int, tail: str) -> None:
-        if self._bar is None:
-            self._bar = self._new_bar()
-            self._bar_task = self._bar.add_task(title, total=steps_total)
-            self._bar.start()
-        self._bar.update(self._bar_task, completed=step, description=title, tail=tail)
+    def _print(self, stream: TextIO, text: str) -> None:
+        text = printable(text, stream.encoding)
+        # A terminal's lines go through the bar, which makes room for them, whichever of the two streams they take.
+        if self._bar is not None and _is_terminal(stream):
+            self._bar.print_above(text)
+        else:
+            print(text, file=stream, flush=True)
 
-    def _new_bar(self) -> Any:
-        from rich.console import Console as RichConsole
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    def _seconds_left(self, steps_total: int) -> float | None:
+        """Judged by the speed of late, pauses for validation included; None before there is one."""
+        (first_time, first_step), (last_time, last_step) = self._seen[0], self._seen[-1]
+        if last_step <= first_step:
+            return None
+        return (steps_total - last_step) * (last_time - first_time) / (last_step - first_step)
 
-        return Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.completed}/{task.total}", markup=False),
-            TextColumn("{task.fields[tail]}", markup=False),
-            TimeRemainingColumn(compact=True),
-            console=RichConsole(file=self._out),
-            transient=True,
-            expand=True,
-        )
+    def _width(self) -> int:
+        """Columns of the terminal; a log has room for every line."""
+        if not _is_terminal(self._out):
+            return sys.maxsize
+        try:
+            return os.get_terminal_size(self._out.fileno()).columns or 80
+        except (OSError, ValueError):
+            return 80
 
 
-def _shown(metrics: Mapping[str, float]) -> str:
+def shown(metrics: Mapping[str, float]) -> str:
+    """Loss and accuracy, as far as they are there, with four digits: "loss 0.1234  accuracy 0.9000"."""
     return "  ".join(f"{name} {metrics[name]:.4f}" for name in ("loss", "accuracy") if name in metrics)
+
+
+def _epoch_lines(title: str, train: str, validation: str) -> list[str]:
+    """An epoch's line, from the widest to the narrowest way to set it."""
+    if not validation:
+        return [f"{title}  {train}"]
+    return [
+        f"{title}  {train}  validation {validation}",
+        f"{title} {train.replace('  ', ' ')}, validation {validation.replace('  ', ' ')}",
+        f"{title}  {train}\n{'validation':>{len(title)}}  {validation}",
+    ]
+
+
+def _first_fitting(width: int, texts: list[str]) -> str:
+    return next((text for text in texts if len(text) <= width), texts[-1])
+
+
+def printable(text: str, encoding: str | None) -> str:
+    """A text as a terminal of that encoding can show it.
+
+    Control codes, such as a file name may hold to recolour or retitle the terminal, and characters that the encoding
+    lacks are shown as Python escapes; line ends stay.
+    """
+    visible = "".join(
+        character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
+        for character in text
+    )
+    encoding = encoding or "utf-8"
+    return visible.encode(encoding, errors="backslashreplace").decode(encoding)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    """Whether a person looks at it through something that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"

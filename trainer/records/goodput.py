@@ -27,7 +27,7 @@ class Stopwatch:
         """
         self._clock = clock
         self._started = self._last = clock()
-        self._seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
+        self._seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self._running: list[Phase] = []
 
     @contextmanager

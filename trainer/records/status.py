@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -41,12 +41,16 @@ class BestResult:
     loss: float
 
 
-@dataclass(frozen=True)
-class SkippedEntry:
-    """An image that was left out of the data, and why."""
+class Skipped(Protocol):
+    """An image that was left out of the data, and why, such as the `SkippedImage` of trainer.data."""
 
-    key: str
-    reason: str
+    @property
+    def key(self) -> str:
+        """What the image is called in its source."""
+
+    @property
+    def reason(self) -> str:
+        """Why it was left out."""
 
 
 @dataclass
@@ -80,8 +84,7 @@ class Status:
     versions: Mapping[str, str | None] = field(default_factory=lambda: installed_versions())
     error: str | None = None
     """Why the run failed; whatever is given becomes one line."""
-    skipped_images: Iterable[SkippedEntry] = ()
-    """Anything with `key` and `reason`, such as the `SkippedImage` of trainer.data."""
+    skipped_images: Iterable[Skipped] = ()
     warnings: list[str] = field(default_factory=list)
 
     def update(self, **changes: Any) -> None:
@@ -100,11 +103,13 @@ class Status:
             setattr(self, name, value)
 
     def to_json(self) -> str:
-        """All fields as an indented JSON object; numbers that are not finite become null."""
+        """All fields as an indented JSON object in UTF-8; numbers that are not finite become null."""
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         values["error"] = None if self.error is None else " ".join(self.error.split())
         values["skipped_images"] = [{"key": image.key, "reason": image.reason} for image in self.skipped_images]
-        return json.dumps(_plain(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(_plain(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        # A file name that is no UTF-8 comes as lone surrogates, which only JSON's own escapes can carry.
+        return text.encode(errors="backslashreplace").decode()
 
     def write(self, directory: RunDirectory) -> None:
         """Replaces status.json in the run directory in one move.

@@ -1,17 +1,20 @@
 """Writers of metrics: one interface, JSON lines for scripts and TensorBoard for eyes.
 
-    with open_writers(run, resumed_step=0) as writer:
-        writer.write_steps("train", steps, epoch=1, values={"loss": losses})
-        writer.write("validation", 43, epoch=1, values={"accuracy": 0.9})
-        writer.flush()
+with open_writers(run, resumed_step=0) as writer:
+    writer.write_steps("train", steps, epoch=1, values={"loss": losses})
+    writer.write("validation", 43, epoch=1, values={"accuracy": 0.9})
+    writer.flush()
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +27,10 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 class MetricWriter(Protocol):
-    """Takes metrics as they come up; nothing is sure to be on disk before `flush`."""
+    """Takes metrics as they come up; nothing is sure to be on disk before `flush`.
+
+    Flush before the checkpoint of a step is saved: a run that resumes there expects the lines up to it.
+    """
 
     def write(self, split: str, step: int, *, epoch: int, values: Mapping[str, float]) -> None:
         """Writes the metrics of one step.
@@ -50,7 +56,10 @@ class MetricWriter(Protocol):
 
 
 class JsonLinesWriter:
-    """metrics.jsonl: one object a line, such as {"split": "train", "step": 7, "epoch": 0, "loss": 1.2}."""
+    """metrics.jsonl: one object a line, such as {"split": "train", "step": 7, "epoch": 0, "loss": 1.2}.
+
+    Values have nine significant digits, which is all of a float32; what is not finite is null.
+    """
 
     def __init__(self, run: RunDirectory, resumed_step: int) -> None:
         """Opens the file.
@@ -62,21 +71,20 @@ class JsonLinesWriter:
         self._run = run
         self._lines: list[str] = []
         if run.exists(METRICS_FILE):
-            kept = _lines_up_to(run.read_text(METRICS_FILE), resumed_step)
-            run.write_text(METRICS_FILE, kept)
+            found = run.read_text(METRICS_FILE)
+            kept = _lines_up_to(found, resumed_step)
+            if kept != found:
+                run.write_text(METRICS_FILE, kept)
 
     def write(self, split: str, step: int, *, epoch: int, values: Mapping[str, float]) -> None:
         """See `MetricWriter.write`."""
-        line = {"split": split, "step": step, "epoch": epoch} | {name: _finite(value) for name, value in values.items()}
-        self._lines.append(json.dumps(line, allow_nan=False) + "\n")
+        self._write_lines(split, [step], epoch, {name: [float(value)] for name, value in values.items()})
 
     def write_steps(
         self, split: str, steps: NDArray[np.int64], *, epoch: int, values: Mapping[str, NDArray[np.float32]]
     ) -> None:
         """See `MetricWriter.write_steps`."""
-        columns = {name: vector.tolist() for name, vector in values.items()}
-        for place, step in enumerate(steps.tolist()):
-            self.write(split, step, epoch=epoch, values={name: column[place] for name, column in columns.items()})
+        self._write_lines(split, steps.tolist(), epoch, {name: vector.tolist() for name, vector in values.items()})
 
     def flush(self) -> None:
         """See `MetricWriter.flush`."""
@@ -84,22 +92,45 @@ class JsonLinesWriter:
             self._run.append_text(METRICS_FILE, "".join(self._lines))
             self._lines.clear()
 
+    def _write_lines(
+        self, split: str, steps: Sequence[int], epoch: int, columns: Mapping[str, Sequence[float]]
+    ) -> None:
+        # By hand: a call of json.dumps for every step would take longer than many a step.
+        names = "".join(f", {_in_template(name)}: %s" for name in columns)
+        template = f'{{"split": {_in_template(split)}, "step": %d, "epoch": {epoch}{names}}}\n'
+        shown = [[_number(value) for value in column] for column in columns.values()]
+        self._lines.extend(template % row for row in zip(steps, *shown, strict=True))
+
 
 class TensorBoardWriter:
-    """tensorboard/train and tensorboard/validation: a curve for each metric, the same name in both."""
+    """tensorboard/train and tensorboard/validation: a curve for each metric, the same name in both.
 
-    def __init__(self, run: RunDirectory) -> None:
-        """Names the folder; event files are made when something is written."""
+    Writes event files itself: `tf.summary.scalar` takes a hundred times as long and needs the tensorboard package, and
+    has no way to say that a run was resumed. Every file begins with a START event; from the second on, it makes
+    TensorBoard forget the points at its step and after, which the killed run left and this one writes again.
+    """
+
+    def __init__(self, run: RunDirectory, resumed_step: int, clock: Callable[[], float] = time.time) -> None:
+        """Opens event files next to those that are there; without any, when something is written.
+
+        Args:
+          run: the run directory.
+          resumed_step: points of later steps are dropped from the curves.
+          clock: seconds since 1970, for the points' wall time.
+        """
         self._run = run
-        self._writers: dict[str, Any] = {}
+        self._resumed_step = resumed_step
+        self._clock = clock
+        self._files: dict[str, Any] = {}
+        for split in run.list(TENSORBOARD_FOLDER):
+            self._file(split)
 
     def write(self, split: str, step: int, *, epoch: int, values: Mapping[str, float]) -> None:
         """See `MetricWriter.write`."""
-        import tensorflow as tf
+        from tensorflow.compat.v1 import Summary
 
-        with reading_or_writing(self._run.path), self._writer(split).as_default():
-            for name, value in values.items():
-                tf.summary.scalar(name, value, step=step)
+        points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write_event(split, step=step, summary=Summary(value=points))
 
     def write_steps(
         self, split: str, steps: NDArray[np.int64], *, epoch: int, values: Mapping[str, NDArray[np.float32]]
@@ -111,21 +142,34 @@ class TensorBoardWriter:
     def flush(self) -> None:
         """See `MetricWriter.flush`."""
         with reading_or_writing(self._run.path):
-            for writer in self._writers.values():
-                writer.flush()
+            for file in self._files.values():
+                file.flush()
 
     def close(self) -> None:
         """Flushes and closes the event files."""
         with reading_or_writing(self._run.path):
-            for writer in self._writers.values():
-                writer.close()
+            for file in self._files.values():
+                file.close()
 
-    def _writer(self, split: str) -> Any:
+    def _file(self, split: str) -> Any:
         import tensorflow as tf
 
-        if split not in self._writers:
-            self._writers[split] = tf.summary.create_file_writer(self._run.join(TENSORBOARD_FOLDER, split))
-        return self._writers[split]
+        if split not in self._files:
+            folder = self._run.make_folder(TENSORBOARD_FOLDER, split)
+            # Files are read in the order of their names.
+            name = f"events.out.tfevents.{self._clock():017.6f}.{socket.gethostname()}.{secrets.token_hex(4)}"
+            with reading_or_writing(self._run.path):
+                self._files[split] = tf.io.TFRecordWriter(f"{folder}/{name}")
+            log = tf.compat.v1.SessionLog
+            self._write_event(split, file_version="brain.Event:2")
+            self._write_event(split, step=self._resumed_step + 1, session_log=log(status=log.START))
+        return self._files[split]
+
+    def _write_event(self, split: str, **fields: Any) -> None:
+        from tensorflow.compat.v1 import Event
+
+        with reading_or_writing(self._run.path):
+            self._file(split).write(Event(wall_time=self._clock(), **fields).SerializeToString())
 
 
 class MultiWriter:
@@ -161,13 +205,12 @@ def open_writers(run: RunDirectory, resumed_step: int) -> Iterator[MetricWriter]
       run: the run directory.
       resumed_step: steps that were done before; 0 for a new run.
     """
-    tensorboard = TensorBoardWriter(run)
-    writer = MultiWriter([JsonLinesWriter(run, resumed_step), tensorboard])
-    try:
-        yield writer
-    finally:
-        writer.flush()
-        tensorboard.close()
+    with ExitStack() as at_the_end:
+        lines = JsonLinesWriter(run, resumed_step)
+        at_the_end.callback(lines.flush)
+        tensorboard = TensorBoardWriter(run, resumed_step)
+        at_the_end.callback(tensorboard.close)
+        yield MultiWriter([lines, tensorboard])
 
 
 def _lines_up_to(text: str, step: int) -> str:
@@ -182,5 +225,10 @@ def _lines_up_to(text: str, step: int) -> str:
     return "".join(kept)
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _in_template(name: str) -> str:
+    """A JSON string that stands for itself in a %-template."""
+    return json.dumps(name).replace("%", "%%")
+
+
+def _number(value: float) -> str:
+    return f"{value:.9g}" if math.isfinite(value) else "null"

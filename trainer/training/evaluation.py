@@ -48,10 +48,6 @@ class Evaluation:
         """Mean cross-entropy in nats, summed in float64 in the order of the indices."""
         return float(np.mean(self.losses, dtype=np.float64))
 
-    def summary(self) -> dict[str, float | int]:
-        """Accuracy, loss and examples, as `status.json` has them."""
-        return {"accuracy": self.accuracy, "loss": self.loss, "examples": self.examples}
-
 
 class Evaluator:
     """Evaluates one model on any split, as often as wanted, with one compilation."""

@@ -1,0 +1,83 @@
+"""Transfer from our own export: digits 0 to 4 teach a backbone, digits 5 to 9 are learned from a few images a class.
+
+    python benchmarks/few_shot_transfer.py --seeds=10
+
+One run trains the built-in network on digits 0 to 4 and publishes it. For 5, 10 and 20 labelled images a class of
+digits 5 to 9, its `export/feature_vector` is reused frozen, beside the same network trained from scratch on the same
+images. The table gives the mean test accuracy over the seeds, and the difference with its standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+from pathlib import Path
+
+from trainer import run
+from trainer.config import Config
+from trainer.records.console import Console
+from trainer.records.goodput import Stopwatch
+from trainer.training.evaluation import Evaluator
+from trainer.training.loop import Progress, TrainLoop
+from trainer.training.step import TrainStep
+
+SHOTS = (5, 10, 20)
+STEPS = 400
+
+
+def teach(run_dir: str) -> float:
+    """A whole run on digits 0 to 4, export included; gives its test accuracy."""
+    run.execute(Config(classes=tuple("01234"), run_dir=run_dir), quiet=True)
+    status = json.loads(Path(run_dir, "status.json").read_text(encoding="utf-8"))
+    return float(status["test"]["accuracy"])
+
+
+def learn(config: Config) -> float:
+    """Trains `STEPS` steps and gives the test accuracy: the trainer's own parts, without checkpoints and export."""
+    prepared = run.prepare(config, Console(quiet=True))
+    built = run.build(prepared)
+    strategy = prepared.cluster.strategy
+    dataset = run.training_input(prepared, built.model, first_step=0, last_step=STEPS)
+    step = TrainStep(built.model, built.optimizer, config, prepared.cluster.replicas)
+    TrainLoop(strategy, step, dataset, Stopwatch()).run(Progress(0, 0), [STEPS], STEPS, [])
+    evaluate = Evaluator(prepared.cluster, built.model, prepared.source, 256)
+    return evaluate(prepared.splits.test).accuracy
+
+
+def main() -> None:
+    """Runs all and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--shots", default=",".join(map(str, SHOTS)))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"teacher: test accuracy {teach(f'{folder}/teacher'):.4f} on digits 0 to 4", flush=True)
+        backbone = f"{folder}/teacher/export/feature_vector"
+        print("| images a class | transfer, frozen | from scratch | difference |\n|---|---|---|---|", flush=True)
+        for shots in map(int, options.shots.split(",")):
+            differences, transfers, scratches = [], [], []
+            for seed in range(options.seeds):
+                scratch = Config(
+                    classes=tuple("56789"),
+                    examples_per_class=shots,
+                    splits=(50, 0, 50),
+                    batch_size=5 * shots,
+                    epochs=STEPS,
+                    seed=seed,
+                )
+                transfers.append(learn(scratch.model_copy(update={"backbone": backbone})))
+                scratches.append(learn(scratch))
+                differences.append(transfers[-1] - scratches[-1])
+            error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
+            print(
+                f"| {shots} | {statistics.mean(transfers):.4f} | {statistics.mean(scratches):.4f} | "
+                f"{statistics.mean(differences):+.4f} ± {error:.4f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

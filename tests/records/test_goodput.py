@@ -1,0 +1,90 @@
+"""Where the time went."""
+
+import pytest
+
+from trainer.records.goodput import PHASES, Stopwatch
+
+
+class Clock:
+    """Shows what it was last set to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_each_second_counts_once_for_the_innermost_phase() -> None:
+    clock = Clock()
+    stopwatch = Stopwatch(clock)
+    clock.pass_(1)
+    with stopwatch.measure("train"):
+        clock.pass_(2)
+        with stopwatch.measure("evaluate"):
+            clock.pass_(4)
+            with stopwatch.measure("checkpoint"):
+                clock.pass_(8)
+        clock.pass_(16)
+    clock.pass_(32)
+    with stopwatch.measure("train"):
+        clock.pass_(64)
+    assert stopwatch.seconds() == {
+        "startup": 0,
+        "compile": 0,
+        "train": 2 + 16 + 64,
+        "evaluate": 4,
+        "checkpoint": 8,
+        "export": 0,
+        "total": 127,
+    }
+
+
+def test_the_same_phase_within_itself_counts_once() -> None:
+    clock = Clock()
+    stopwatch = Stopwatch(clock)
+    with stopwatch.measure("export"):
+        clock.pass_(1)
+        with stopwatch.measure("export"):
+            clock.pass_(2)
+        clock.pass_(4)
+    assert stopwatch.seconds()["export"] == stopwatch.seconds()["total"] == 7
+
+
+def test_a_running_phase_is_counted_up_to_now_and_not_again() -> None:
+    clock = Clock()
+    stopwatch = Stopwatch(clock)
+    with stopwatch.measure("compile"):
+        clock.pass_(3)
+        assert stopwatch.seconds()["compile"] == 3
+        clock.pass_(1)
+    assert stopwatch.seconds()["compile"] == 4
+
+
+def test_an_exception_ends_the_phase() -> None:
+    clock = Clock()
+    stopwatch = Stopwatch(clock)
+    with pytest.raises(RuntimeError), stopwatch.measure("train"), stopwatch.measure("evaluate"):
+        clock.pass_(2)
+        raise RuntimeError
+    clock.pass_(5)
+    seconds = stopwatch.seconds()
+    assert (seconds["evaluate"], seconds["train"], seconds["total"]) == (2, 0, 7)
+
+
+def test_the_parts_never_exceed_the_total_of_a_real_clock() -> None:
+    stopwatch = Stopwatch()
+    for phase in PHASES:
+        with stopwatch.measure(phase):
+            pass
+    seconds = stopwatch.seconds()
+    total = seconds.pop("total")
+    assert 0 < sum(seconds.values()) <= total
+
+
+def test_an_unknown_phase_is_refused() -> None:
+    with pytest.raises(ValueError, match="no phase 'lunch': one of startup"), Stopwatch().measure("lunch"):  # type: ignore[arg-type]
+        pass

@@ -1,0 +1,99 @@
+"""Config: what is accepted, what is said of the rest, and what the fingerprint covers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from trainer.config import Config, parse_data
+from trainer.errors import UserError
+
+
+def test_json_round_trip_keeps_every_field() -> None:
+    config = Config(data="synthetic:7", splits=(80, 10, 10), augment=("flip", "crop"), learning_rate=3e-4)
+    assert Config.from_json(config.to_json()) == config
+
+
+def test_lists_are_read_as_on_the_command_line() -> None:
+    config = Config.parse({"splits": "80,15,5", "augment": "flip, crop", "classes": "daisy,wild rose"})
+    assert config.splits == (80, 15, 5)
+    assert config.augment == ("flip", "crop")
+    assert config.classes == ("daisy", "wild rose")
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"batch_size": "abc"}, "--batch_size=abc: should be a valid integer"),
+        ({"batch_size": 0}, "--batch_size=0: should be greater than or equal to 1"),
+        ({"data": "foldr:x"}, "--data=foldr:x: must be digits, folder:PATH or synthetic[:CLASSES]; did you mean folder?"),
+        ({"data": "~/photos"}, "a folder of images is given as folder:~/photos"),
+        ({"data": "folder:"}, "must name the folder"),
+        ({"data": "synthetic:1"}, "a number of classes from 2 to 1000"),
+        ({"data": "digits:3"}, "digits takes nothing after it"),
+        ({"splits": "70,20"}, "--splits=70,20: must be three percentages"),
+        ({"splits": "70,20,20"}, "--splits=70,20,20: must be three percentages that add up to 100"),
+        ({"splits": "0,50,50"}, "the first above 0"),
+        ({"augment": "flip,spin"}, "--augment=spin: should be 'flip', 'crop' or 'color'"),
+        ({"epoch": 3}, "There is no field epoch. Did you mean epochs?"),
+        ({"strategy": "mirored"}, "--strategy=mirored: should be 'default' or 'mirrored'"),
+        ({"classes": "daisy"}, "at least two different classes"),
+        ({"virtual_devices": 2}, "--virtual_devices=2 needs --strategy=mirrored"),
+        ({"strategy": "mirrored", "virtual_devices": 3}, "--batch_size=32 cannot be shared by 3 replicas; take 30 or 33"),
+        ({"strategy": "mirrored", "virtual_devices": 8, "batch_size": 5}, "take 8"),
+        ({"learning_rate": "nan"}, "--learning_rate=nan"),
+        ({"warmup": 11}, "--warmup=11 is longer than the 10 --epochs"),
+        ({"hub_mirror": "hub.tensorflow.google.cn"}, "must be a host such as https://"),
+        ({"backbone": ""}, "--backbone is empty"),
+        ({"resume": ""}, "--resume is empty"),
+        ({"seed": -1}, "--seed=-1"),
+    ],
+)
+def test_a_bad_value_is_named_with_the_way_out(values: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Config.parse(values)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", '{"epochs": 5, }'])
+def test_json_that_is_no_object_is_refused_by_name(text: str) -> None:
+    with pytest.raises(UserError, match=r"^run\.json "):
+        Config.from_json(text, origin="run.json")
+
+
+def test_fingerprint_covers_what_changes_the_result_and_nothing_else() -> None:
+    base = Config()
+    for elsewhere in (
+        {"strategy": "mirrored"},
+        {"run_dir": "x"},
+        {"steps_per_loop": 7},
+        {"resume": "never"},
+        {"hub_mirror": "https://h"},
+        {"repair_hub_cache": True},
+    ):
+        assert base.model_copy(update=elsewhere).fingerprint() == base.fingerprint()
+    for name, value in {"seed": 1, "learning_rate": 0.1, "dropout": 0.1, "epochs": 3, "batch_size": 64}.items():
+        assert base.model_copy(update={name: value}).fingerprint() != base.fingerprint()
+
+
+def test_a_folder_that_moved_is_the_same_data_to_the_fingerprint() -> None:
+    assert Config(data="folder:/a").fingerprint() == Config(data="folder:/b").fingerprint()
+    assert Config(data="folder:/a").fingerprint() != Config(data="digits").fingerprint()
+
+
+def test_differences_name_both_values() -> None:
+    assert Config(seed=1, dropout=0.5).differences(Config(seed=2, dropout=0.5)) == ["--seed is 1 here and 2 there"]
+
+
+def test_data_spec() -> None:
+    assert parse_data("folder:/a b:c").argument == "/a b:c"
+    assert parse_data("synthetic").synthetic_classes == 4
+    assert parse_data("synthetic:12").synthetic_classes == 12
+
+
+def test_config_needs_no_tensorflow() -> None:
+    code = "import sys, trainer.config; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,109 @@
+"""The bar at the bottom of a terminal: as much of the numbers as the window has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar as Bar
+from rich.table import Table
+from rich.text import Text
+
+REFRESHES_A_SECOND = 4
+
+_SHORTEST_BAR = 8
+"""Columns; rather than a shorter bar, some numbers are left out."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What the bar shows; see `Console.progress`.
+
+    Attributes:
+      seconds_left: until the last step; None where it is not known yet.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps_total: int
+    metrics: Mapping[str, float]
+    images_per_second: float | None
+    seconds_left: float | None
+
+    def texts(self) -> list[tuple[str, str]]:
+        """What may stand to the left and to the right of the bar, from the fullest to the barest."""
+        count = f"{self.step}/{self.steps_total}"
+        left = "" if self.seconds_left is None else _duration(self.seconds_left)
+        speed = f"{self.images_per_second:,.0f}" if self.images_per_second else ""
+        loss, accuracy = (f"{self.metrics[name]:.3f}" if name in self.metrics else "" for name in ("loss", "accuracy"))
+        title, short_title = f"epoch {self.epoch}/{self.epochs}", f"{self.epoch}/{self.epochs}"
+        full = (count, loss and f"loss {loss}", accuracy and f"accuracy {accuracy}", speed and f"{speed} img/s")
+        short = (count, loss and f"loss {loss}", accuracy and f"acc {accuracy}", speed and f"{speed}/s")
+        return [
+            (title, _joined(*full, left and f"{left} left")),
+            (title, _joined(*short, left)),
+            (short_title, _joined(*short, left)),
+            (short_title, _joined(*short[:3], left)),
+            (short_title, _joined(*short[:2], left)),
+            (short_title, _joined(count, left)),
+            ("", count),
+        ]
+
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+        """Draws one line that fits the window of the moment."""
+        room = options.max_width - 3  # Two gaps, and some terminals wrap on writing the last column.
+        texts = self.texts()
+        title, numbers = next((pair for pair in texts if len("".join(pair)) + _SHORTEST_BAR <= room), texts[-1])
+        line = Table.grid(padding=(0, 1, 0, 0))
+        width = max(1, room - len(title) - len(numbers))
+        line.add_row(Text(title), Bar(self.steps_total, self.step, width=width), Text(numbers, no_wrap=True))
+        yield line
+
+
+class ProgressBar:
+    """A bar that stays below what is printed, until it is stopped."""
+
+    def __init__(self, out: TextIO, err: TextIO) -> None:
+        """Prepares the bar; it appears with the first moment.
+
+        Args:
+          out: a terminal.
+          err: what warnings of libraries go to; if it is a terminal too, they are kept above the bar.
+        """
+        self._console = RichConsole(file=out)
+        self._live = Live(
+            console=self._console,
+            refresh_per_second=REFRESHES_A_SECOND,
+            transient=True,
+            redirect_stderr=err.isatty(),
+        )
+
+    def show(self, moment: Moment) -> None:
+        """Shows a new state, from the next refresh on."""
+        self._live.update(moment)
+        if not self._live.is_started:
+            self._live.start(refresh=True)
+
+    def print_above(self, text: str) -> None:
+        """Prints a text as it is above the bar."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    def stop(self) -> None:
+        """Takes the bar away and gives the terminal back."""
+        self._live.stop()
+
+
+def _joined(*parts: str) -> str:
+    return "  ".join(filter(None, parts))
+
+
+def _duration(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any: "0:07", "1:02:03"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
