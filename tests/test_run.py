@@ -145,7 +145,7 @@ def test_images_that_changed_since_are_noticed(
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, no_export: None
 ) -> None:
-    config = Config(**(TINY | {"optimizer": "sgd", "learning_rate": 900.0, "epochs": 3}), run_dir=str(tmp_path / "r"))
+    config = Config(**(TINY | {"optimizer": "sgd", "learning_rate": 900.0, "weight_decay": 0.9, "epochs": 3}), run_dir=str(tmp_path / "r"))
     with pytest.raises(UserError, match=r"The loss became (nan|inf) at step \d+; .*--learning_rate"):
         run.execute(config, quiet=True)
     status = status_of(tmp_path / "r")

@@ -324,8 +324,12 @@ class TestSentences:
     ) -> None:
         local.write_text("checkpoints/step-1", "")
 
-        def refuse(path: str) -> None:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        look_at = os.stat
+
+        def refuse(path: str, *arguments: Any, **options: Any) -> os.stat_result:
+            if path == local.join("checkpoints"):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return look_at(path, *arguments, **options)
 
         monkeypatch.setattr(os, "stat", refuse)
         for look in (local.exists, local.list):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -187,7 +188,7 @@ def _save_classifier(model: Classifier, class_names: Sequence[str], path: str) -
         answers = classify(unit_range(pixels))
         return {name: answers[name] for name in ("probabilities", "label", "class_id")}
 
-    served = tf.train.Checkpoint(model=model)
+    served = _holder(model.variables)
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder, "labels.txt")
         labels.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
@@ -200,7 +201,6 @@ def _save_classifier(model: Classifier, class_names: Sequence[str], path: str) -
 
 def _save_feature_vector(backbone: Backbone, path: str) -> None:
     spec = tf.TensorSpec([None, backbone.image_size, backbone.image_size, 3], tf.float32, name="inputs")
-    module = tf.train.Checkpoint(backbone=backbone)
 
     @tf.function
     def features(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -208,9 +208,20 @@ def _save_feature_vector(backbone: Backbone, path: str) -> None:
 
     for training in (False, True):
         features.get_concrete_function(spec, training=training)
+    module = _holder(backbone.variables)
     module.__call__ = features
-    module.variables = [variable.value for variable in backbone.variables]
     module.trainable_variables = [variable for variable in module.variables if variable.trainable]
     module.regularization_losses = [tf.function(loss, input_signature=[]) for loss in backbone.publisher_losses]
     with tf.device("/cpu:0"):
         tf.saved_model.save(module, path)
+
+
+def _holder(variables: Sequence[keras.Variable]) -> tf.train.Checkpoint:
+    """An object to save that owns these variables.
+
+    Layers must not be attached to it: a Keras variable is saved as a copy of what it wraps, and whoever loads the
+    module would train one copy and compute with the other.
+    """
+    holder = tf.train.Checkpoint()
+    holder.variables = [variable.value for variable in variables]
+    return holder

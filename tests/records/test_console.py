@@ -8,7 +8,6 @@ import struct
 import sys
 import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -216,16 +215,16 @@ class TestTerminal:
         assert any("━" in row for row in plain.rows())
 
     def test_the_terminal_is_given_back_whatever_happens(self, terminal: Callable[[int], Terminal]) -> None:
-        out, threads, stdout = terminal(80), threading.active_count(), sys.stdout
+        out, before, stdout = terminal(80), set(threading.enumerate()), sys.stdout
         with pytest.raises(KeyboardInterrupt), run_through(out):
+            started = set(threading.enumerate()) - before
             raise KeyboardInterrupt
         hidden, shown = out.getvalue().rfind("\x1b[?25l"), out.getvalue().rfind("\x1b[?25h")
         assert 0 <= hidden < shown
         assert sys.stdout is stdout
-        deadline = time.monotonic() + 5
-        while threading.active_count() > threads and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert threading.active_count() == threads
+        for thread in started:
+            thread.join(timeout=10)
+            assert not thread.is_alive()
 
     def test_no_time_is_promised_before_there_is_a_speed(self, terminal: Callable[[int], Terminal]) -> None:
         out = terminal(100)

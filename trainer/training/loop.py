@@ -50,6 +50,7 @@ class Boundary:
 
     Attributes:
       progress: how far the run is.
+      epoch: the epoch, from 1, that these steps belong to: a boundary stands at every epoch's end.
       values: float32 `[count]` a metric, one for each step since the last boundary.
       seconds: wall time of these steps.
       compiled: whether that time includes the compilation of the step.
@@ -58,6 +59,7 @@ class Boundary:
     """
 
     progress: Progress
+    epoch: int
     values: dict[str, NDArray[np.float32]]
     seconds: float
     compiled: bool
@@ -120,12 +122,14 @@ class TrainLoop:
                 results = self._run_steps(self._iterator, tf.constant(count))
                 values = {name: value.numpy() for name, value in results.items()}
             seconds = self._clock() - start
+            epoch = progress.epoch + 1
             progress.step += count
             progress.train = epoch_sums.add(values)
             epochs_done = sum(end <= progress.step for end in epoch_ends)
             epoch_ended = epochs_done > progress.epoch
             progress.epoch = epochs_done
-            boundary = Boundary(progress, values, seconds, first_call, epoch_ended, progress.step >= epoch_ends[-1])
+            finished = progress.step >= epoch_ends[-1]
+            boundary = Boundary(progress, epoch, values, seconds, first_call, epoch_ended, finished)
             for action in actions:
                 action(boundary)
             if epoch_ended:
