@@ -51,7 +51,8 @@ class Boundary:
     Attributes:
       progress: how far the run is.
       epoch: the epoch, from 1, that these steps belong to: a boundary stands at every epoch's end.
-      values: float32 `[count]` a metric, one for each step since the last boundary.
+      steps: int64 `[count]`, the numbers, from 1, of the steps since the last boundary.
+      values: float32 `[count]` a metric, one for each of these steps.
       seconds: wall time of these steps.
       compiled: whether that time includes the compilation of the step.
       epoch_ended: whether an epoch ends here.
@@ -60,17 +61,12 @@ class Boundary:
 
     progress: Progress
     epoch: int
+    steps: NDArray[np.int64]
     values: dict[str, NDArray[np.float32]]
     seconds: float
     compiled: bool
     epoch_ended: bool
     finished: bool
-
-    @property
-    def steps(self) -> NDArray[np.int64]:
-        """Int64 `[count]`: the number of each step in `values`, counted from 1."""
-        count = len(self.values["loss"])
-        return np.arange(self.progress.step - count + 1, self.progress.step + 1)
 
 
 Action = Callable[[Boundary], None]
@@ -129,7 +125,8 @@ class TrainLoop:
             epoch_ended = epochs_done > progress.epoch
             progress.epoch = epochs_done
             finished = progress.step >= epoch_ends[-1]
-            boundary = Boundary(progress, epoch, values, seconds, first_call, epoch_ended, finished)
+            steps = np.arange(progress.step - count + 1, progress.step + 1)
+            boundary = Boundary(progress, epoch, steps, values, seconds, first_call, epoch_ended, finished)
             for action in actions:
                 action(boundary)
             if epoch_ended:

@@ -1,0 +1,84 @@
+"""When the loop stops, how it counts, and how it paces itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.records.goodput import Stopwatch
+from trainer.training.loop import MAX_AUTOMATIC_STEPS, TARGET_LOOP_SECONDS, Boundary, Pace, Progress, TrainLoop
+
+
+def run_loop(epoch_ends: list[int], steps_per_loop: int, start: int = 0) -> list[Boundary]:
+    """Runs a step that reports its own number as loss."""
+    strategy = tf.distribute.get_strategy()
+    dataset = tf.data.Dataset.range(start, epoch_ends[-1]).map(lambda step: {"number": step})
+
+    def step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        number = tf.cast(batch["number"], tf.float32)
+        return {"loss": number, "accuracy": number / 2}
+
+    seen: list[Boundary] = []
+    loop = TrainLoop(strategy, step, strategy.experimental_distribute_dataset(dataset), Stopwatch())  # type: ignore[arg-type]
+    epoch = sum(end <= start for end in epoch_ends)
+    loop.run(Progress(start, epoch), epoch_ends, steps_per_loop, [seen.append])
+    return seen
+
+
+@pytest.mark.parametrize("steps_per_loop", [0, 1, 3, 100])
+def test_every_step_runs_once_and_calls_end_at_epoch_ends(steps_per_loop: int) -> None:
+    boundaries = run_loop([4, 8, 11], steps_per_loop)
+    assert np.concatenate([boundary.values["loss"] for boundary in boundaries]).tolist() == list(range(11))
+    assert np.concatenate([boundary.steps for boundary in boundaries]).tolist() == list(range(1, 12))
+    ends = [int(boundary.steps[-1]) for boundary in boundaries if boundary.epoch_ended]
+    assert ends == [4, 8, 11]
+    assert [boundary.finished for boundary in boundaries] == [False] * (len(boundaries) - 1) + [True]
+    assert {int(step): boundary.epoch for boundary in boundaries for step in boundary.steps} == {
+        step: 1 if step <= 4 else 2 if step <= 8 else 3 for step in range(1, 12)
+    }
+
+
+def test_epochs_without_a_step_of_their_own_are_counted() -> None:
+    boundaries = run_loop([1, 2, 2, 2, 3], 10)
+    assert [(boundary.progress.step, boundary.epoch_ended) for boundary in boundaries][-1] == (3, True)
+    assert boundaries[-1].progress.epoch == 5
+    assert len(boundaries) == 3
+
+
+def test_a_run_that_starts_in_the_middle() -> None:
+    boundaries = run_loop([4, 8], 3, start=4)
+    assert np.concatenate([boundary.steps for boundary in boundaries]).tolist() == [5, 6, 7, 8]
+
+
+def test_training_metrics_are_means_over_the_epoch_so_far() -> None:
+    means: list[float] = []
+    strategy = tf.distribute.get_strategy()
+    dataset = tf.data.Dataset.range(4).map(lambda step: {"number": step})
+
+    def step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        number = tf.cast(batch["number"], tf.float32)
+        return {"loss": number, "accuracy": number}
+
+    loop = TrainLoop(strategy, step, strategy.experimental_distribute_dataset(dataset), Stopwatch())  # type: ignore[arg-type]
+    loop.run(Progress(0, 0), [2, 4], 1, [lambda boundary: means.append(boundary.progress.train["loss"])])
+    assert means == [0.0, 0.5, 2.0, 2.5]
+
+
+def test_pace_grows_towards_the_target_and_never_by_leaps() -> None:
+    pace = Pace(0)
+    assert pace.count == 1
+    seconds_a_step = TARGET_LOOP_SECONDS / 100
+    counts = []
+    for _ in range(4):
+        pace.learn(pace.count, pace.count * seconds_a_step)
+        counts.append(pace.count)
+    assert counts == [8, 64, 100, 100]
+    pace.learn(100, 100 * TARGET_LOOP_SECONDS)
+    assert pace.count == 1
+    for _ in range(10):
+        pace.learn(pace.count, 1e-6)
+    assert pace.count == MAX_AUTOMATIC_STEPS
+    fixed = Pace(7)
+    fixed.learn(7, 100.0)
+    assert fixed.count == 7
