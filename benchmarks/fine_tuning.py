@@ -14,11 +14,11 @@ from pathlib import Path
 
 from flowers_accuracy import run_ours
 
-FROZEN = ["--epochs=10", "--dropout=0.2"]
+FROZEN = ["--epochs=8", "--dropout=0.2"]
 TUNED = [
     "--train_backbone",
     "--backbone_statistics=keep",
-    "--epochs=12",
+    "--epochs=8",
     "--learning_rate=3e-4",
     "--schedule=cosine",
     "--warmup=1",

@@ -28,7 +28,10 @@ def test_lists_are_read_as_on_the_command_line() -> None:
     [
         ({"batch_size": "abc"}, "--batch_size=abc: should be a valid integer"),
         ({"batch_size": 0}, "--batch_size=0: should be greater than or equal to 1"),
-        ({"data": "foldr:x"}, "--data=foldr:x: must be digits, folder:PATH or synthetic[:CLASSES]; did you mean folder?"),
+        (
+            {"data": "foldr:x"},
+            "--data=foldr:x: must be digits, folder:PATH or synthetic[:CLASSES]; did you mean folder?",
+        ),
         ({"data": "~/photos"}, "a folder of images is given as folder:~/photos"),
         ({"data": "folder:"}, "must name the folder"),
         ({"data": "synthetic:1"}, "a number of classes from 2 to 1000"),
@@ -41,7 +44,10 @@ def test_lists_are_read_as_on_the_command_line() -> None:
         ({"strategy": "mirored"}, "--strategy=mirored: should be 'default' or 'mirrored'"),
         ({"classes": "daisy"}, "at least two different classes"),
         ({"virtual_devices": 2}, "--virtual_devices=2 needs --strategy=mirrored"),
-        ({"strategy": "mirrored", "virtual_devices": 3}, "--batch_size=32 cannot be shared by 3 replicas; take 30 or 33"),
+        (
+            {"strategy": "mirrored", "virtual_devices": 3},
+            "--batch_size=32 cannot be shared by 3 replicas; take 30 or 33",
+        ),
         ({"strategy": "mirrored", "virtual_devices": 8, "batch_size": 5}, "take 8"),
         ({"learning_rate": "nan"}, "--learning_rate=nan"),
         ({"warmup": 11}, "--warmup=11 is longer than the 10 --epochs"),

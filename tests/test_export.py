@@ -21,6 +21,8 @@ from trainer.config import Config
 from trainer.errors import EXIT_DONE
 from trainer.storage import RunDirectory
 
+EMPTY = np.zeros(0, np.float32)
+
 CLASSES = {"blue tit": 12, "größe": 12}
 
 
@@ -149,7 +151,7 @@ class TestGate:
         assert (status["state"], status["export"]) == ("failed", None)
 
     def test_a_process_that_cannot_load_it_is_quoted(self, tmp_path: Path) -> None:
-        probe = export.Probe([encodings()["PNG"]], np.zeros((1, 8, 8, 3), np.float32), np.zeros(0), np.zeros(0))
+        probe = export.Probe([encodings()["PNG"]], np.zeros((1, 8, 8, 3), np.float32), EMPTY, EMPTY)
         with pytest.raises(export.ParityError, match="could not be loaded in a fresh process: OSError"):
             export.reload_and_ask(str(tmp_path), probe)
 
@@ -164,7 +166,8 @@ class TestGate:
         ],
     )
     def test_any_difference_is_named(self, change: dict[str, Any], message: str) -> None:
-        probe = export.Probe([b""], np.zeros((1, 8, 8, 3)), np.array([[0.5, 0.5]]), np.array([[1.0, 2.0]]))
+        pixels, even = np.zeros((1, 8, 8, 3), np.float32), np.full((1, 2), 0.5, np.float32)
+        probe = export.Probe([b""], pixels, even, np.array([[1, 2]], np.float32))
         answers: dict[str, Any] = {"feature_vector": probe.features}
         for signature in ("serving_default", "from_pixels"):
             answers[f"{signature}/probabilities"] = probe.probabilities

@@ -99,9 +99,7 @@ def test_resumed_run_ends_like_an_undisturbed_one_bit_for_bit(
     assert next(read) == next(read)
 
 
-def test_a_finished_run_is_left_alone(
-    tmp_path: Path, no_export: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_run_is_left_alone(tmp_path: Path, no_export: None, capsys: pytest.CaptureFixture[str]) -> None:
     config = Config(**TINY, run_dir=str(tmp_path / "r"))
     run.execute(config, quiet=True)
     before = (tmp_path / "r" / "status.json").read_text(encoding="utf-8")
@@ -145,7 +143,10 @@ def test_images_that_changed_since_are_noticed(
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, no_export: None
 ) -> None:
-    config = Config(**(TINY | {"optimizer": "sgd", "learning_rate": 900.0, "weight_decay": 0.9, "epochs": 3}), run_dir=str(tmp_path / "r"))
+    config = Config(
+        **(TINY | {"optimizer": "sgd", "learning_rate": 900.0, "weight_decay": 0.9, "epochs": 3}),
+        run_dir=str(tmp_path / "r"),
+    )
     with pytest.raises(UserError, match=r"The loss became (nan|inf) at step \d+; .*--learning_rate"):
         run.execute(config, quiet=True)
     status = status_of(tmp_path / "r")

@@ -82,7 +82,7 @@ def _mirrored(virtual_devices: int) -> Cluster:
         tf.distribute.MirroredStrategy(["/cpu:0"]),
         "CPU",
         "mirrored: no GPU here, so one CPU replica",
-        "--virtual_devices=2 tries two replicas on this CPU; for GPUs, install the [gpu] extra on a machine that has them.",
+        "--virtual_devices=2 tries two replicas here; for GPUs, install the [gpu] extra on a machine with some.",
     )
 
 

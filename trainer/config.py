@@ -16,7 +16,16 @@ import json
 import re
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from trainer.errors import UserError
@@ -167,11 +176,18 @@ class Config(BaseModel):
         "Random changes to the training images, separated by commas. flip: left and right. crop: a part of at "
         "least a third of the area. color: brightness, contrast and saturation.",
     )
+    resize: Literal["crop", "squash"] = _field(
+        "crop",
+        "Data",
+        "How a picture becomes square. crop: the square in its middle. squash: all of it, out of proportion, as the "
+        "Hub tutorials do.",
+    )
     on_bad_image: Literal["fail", "skip"] = _field(
         "fail",
         "Data",
         "What to do about a file that cannot be decoded. fail: stop and name it. skip: look through all files "
         "first, leave the bad ones out, and list them in status.json.",
+        changes_result=False,  # Which images are used does, and for those stands `Source.fingerprint`.
     )
 
     backbone: str = _field(
@@ -223,8 +239,9 @@ class Config(BaseModel):
         "Optimization",
         "Images a training step, over all replicas together (the global batch).",
         ge=1,
+        le=2**20,
     )
-    epochs: int = _field(10, "Optimization", "Passes over the training images.", ge=1)
+    epochs: int = _field(10, "Optimization", "Passes over the training images.", ge=1, le=1_000_000)
     optimizer: Literal["sgd", "momentum", "adam", "adamw", "rmsprop"] = _field(
         "adam",
         "Optimization",
@@ -262,6 +279,7 @@ class Config(BaseModel):
         "Optimization",
         "Largest global norm of the gradient, taken after the sum over replicas. 0: no limit.",
         ge=0,
+        allow_inf_nan=False,
     )
     seed: int = _field(
         0,
@@ -285,6 +303,15 @@ class Config(BaseModel):
         changes_result=False,
     )
 
+    @field_validator("*")
+    @classmethod
+    def _check_text(cls, value: object) -> object:
+        """Refuses what no path, name or JSON file can hold: NUL, and bytes of the command line that are no UTF-8."""
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and re.search(r"[\0\ud800-\udfff]", text):
+                raise ValueError("must be valid UTF-8 without NUL characters")
+        return value
+
     @model_validator(mode="after")
     def _check_together(self) -> Config:
         parse_data(self.data)
@@ -296,17 +323,13 @@ class Config(BaseModel):
         if len(set(self.classes)) != len(self.classes) or len(self.classes) == 1:
             raise ValueError(f"--classes={','.join(self.classes)}: must name at least two different classes")
         if self.virtual_devices and self.strategy != "mirrored":
-            raise ValueError(
-                f"--virtual_devices={self.virtual_devices} needs --strategy=mirrored, not {self.strategy}"
-            )
+            raise ValueError(f"--virtual_devices={self.virtual_devices} needs --strategy=mirrored, not {self.strategy}")
         if self.virtual_devices and self.batch_size % self.virtual_devices:
             raise ValueError(batch_size_problem(self.batch_size, self.virtual_devices))
         if not self.backbone:
             raise ValueError("--backbone is empty: give convnet or a TensorFlow Hub handle")
         if self.hub_mirror and not re.match(r"https?://[^/]+", self.hub_mirror):
-            raise ValueError(
-                f"--hub_mirror={self.hub_mirror}: must be a host such as https://hub.tensorflow.google.cn"
-            )
+            raise ValueError(f"--hub_mirror={self.hub_mirror}: must be a host such as https://hub.tensorflow.google.cn")
         if self.warmup > self.epochs:
             raise ValueError(f"--warmup={self.warmup:g} is longer than the {self.epochs} --epochs")
         if not self.resume:
@@ -338,7 +361,8 @@ class Config(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise UserError(" ".join(_sentence(detail) for detail in error.errors())) from None
+            sentences = dict.fromkeys(_sentence(detail, values) for detail in error.errors())
+            raise UserError(" ".join(sentences)) from None
 
     @classmethod
     def from_json(cls, text: str, *, origin: str = "config") -> Config:
@@ -351,7 +375,11 @@ class Config(BaseModel):
         Raises:
           UserError: not JSON, not an object, an unknown field or a value that is not accepted.
         """
-        return cls.parse(values_from_json(text, origin=origin))
+        values = values_from_json(text, origin=origin)
+        try:
+            return cls.parse(values)
+        except UserError as error:
+            raise UserError(f"{origin}: {error}") from None
 
     def to_json(self) -> str:
         """All fields as an indented JSON object."""
@@ -398,10 +426,10 @@ def values_from_json(text: str, *, origin: str) -> dict[str, Any]:
     """
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{origin} is not JSON ({error}).") from None
     if not isinstance(values, dict):
-        raise UserError(f"{origin} must be a JSON object of fields such as {{\"epochs\": 5}}.")
+        raise UserError(f'{origin} must be a JSON object of fields such as {{"epochs": 5}}.')
     return values
 
 
@@ -422,13 +450,37 @@ def _shown(value: object) -> str:
     return "empty" if value == "" else str(value)
 
 
-def _sentence(detail: Any) -> str:
-    """One of pydantic's errors as a sentence that names the flag, its value and what is accepted."""
+_PLAINER_MESSAGES = {
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "tuple_type": "must be names, separated by commas",
+}
+"""What is said instead of pydantic's own words, by its type of error."""
+
+
+def _sentence(detail: Any, values: dict[str, Any]) -> str:
+    """One of pydantic's errors as a sentence that names the flag, its value and what is accepted.
+
+    Args:
+      detail: of `ValidationError.errors()`.
+      values: what was to be a Config.
+    """
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = _PLAINER_MESSAGES.get(detail["type"], message)
+    end = "" if message.endswith(("?", ".")) else "."
     if not detail["loc"]:
-        return message if message.startswith("--") else f"{message}."
+        return f"{message}{end}"
     name = str(detail["loc"][0])
     if detail["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, Config.model_fields, 1)
         return f"There is no field {name}." + (f" Did you mean {near[0]}?" if near else "")
-    return f"--{name}={_shown(detail['input'])}: {message}" + ("" if message.endswith("?") else ".")
+    value = values.get(name, detail["input"])
+    shown = value if value == "" else _shown(value)
+    each = "each " if len(detail["loc"]) > 1 else ""
+    return f"--{name}={shown}: {each}{message}{end}"

@@ -1,9 +1,9 @@
 """Export: SavedModels that serve with TensorFlow alone, published only after a parity check in a fresh process.
 
-    export/                 the classifier
-      saved_model.pb …      signatures serving_default (encoded images) and from_pixels (floats in [0, 1])
-      assets/labels.txt     one class name a line, in the order of the probabilities
-      feature_vector/       the backbone alone, a reusable Hub module: the next run's --backbone
+export/                 the classifier
+  saved_model.pb …      signatures serving_default (encoded images) and from_pixels (floats in [0, 1])
+  assets/labels.txt     one class name a line, in the order of the probabilities
+  feature_vector/       the backbone alone, a reusable Hub module: the next run's --backbone
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainer.data.images import decode, to_input, unit_range
+from trainer.data.images import decode, unit_range
 from trainer.model.backbone import Backbone
 from trainer.model.classifier import Classifier
 from trainer.storage import RunDirectory, reading_or_writing
@@ -58,9 +58,7 @@ class Probe:
     features: NDArray[np.float32]
 
 
-def export_model(
-    model: Classifier, class_names: Sequence[str], images: Sequence[bytes], run: RunDirectory
-) -> str:
+def export_model(model: Classifier, class_names: Sequence[str], images: Sequence[bytes], run: RunDirectory) -> str:
     """Saves, reloads in a fresh process, compares, publishes under `export/`.
 
     Args:
@@ -147,15 +145,13 @@ def reload_and_ask(path: str, probe: Probe) -> dict[str, NDArray[Any]]:
 
 
 def _probe(model: Classifier, images: Sequence[bytes]) -> Probe:
-    size = model.backbone.image_size
-
     @tf.function
     def ask(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features = model.backbone(pixels, training=False)
         return tf.nn.softmax(model.logits(features)), features
 
     with tf.device("/cpu:0"):
-        pixels = unit_range(tf.stack([to_input(decode(tf.constant(image)), size) for image in images]))
+        pixels = unit_range(tf.stack([model.image_input(decode(tf.constant(image))) for image in images]))
         probabilities, features = ask(pixels)
     return Probe(images, pixels.numpy(), probabilities.numpy(), features.numpy())
 
@@ -181,7 +177,7 @@ def _save_classifier(model: Classifier, class_names: Sequence[str], path: str) -
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels = tf.map_fn(
-            lambda encoded: to_input(decode(encoded), size),
+            lambda encoded: model.image_input(decode(encoded)),
             image_bytes,
             fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
         )

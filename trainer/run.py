@@ -1,9 +1,11 @@
 """The story of one run, from a Config to an exported model, readable from top to bottom.
 
-    prepare    devices, images, splits, where to start        nothing is written before this has passed
-    build      model, optimizer, compiled loop                under the strategy's scope
+    prepare    devices, images, splits
+    build      model, optimizer, where to start
     train      steps, and actions at their boundaries
     conclude   test the best checkpoint, export it
+
+Nothing is written before the first two have passed.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import datetime
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -25,12 +27,13 @@ from trainer.cluster import Cluster, connect
 from trainer.config import Config
 from trainer.data.bad_images import naming_bad_images
 from trainer.data.pipeline import Share, first_step_of_epoch, training_batches, training_steps
-from trainer.data.sources import Source, open_source
+from trainer.data.sources import FileSource, Source, open_source
 from trainer.data.splits import Splits, limit_per_class, split_examples
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
 from trainer.export import export_model
 from trainer.model.backbone import build_backbone
 from trainer.model.classifier import Classifier
+from trainer.model.endpoint import first_line
 from trainer.model.optimizer import Optimizer, build_schedule
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
@@ -100,16 +103,20 @@ class Session:
 
     Attributes:
       prepared: devices, images, splits.
+      built: model and optimizer, with the state of the checkpoint that the run goes on from.
+      progress: where the run stands.
+      best: the best of its checkpoints so far.
       run: the run directory.
-      start: where the run starts.
       status: what status.json will say.
       stopwatch: where the time goes.
       console: the person's view.
     """
 
     prepared: Prepared
+    built: Built
+    progress: Progress
+    best: Best | None
     run: RunDirectory
-    start: Start
     status: Status
     stopwatch: Stopwatch
     console: Console
@@ -133,22 +140,26 @@ def execute(config: Config, *, dry_run: bool = False, quiet: bool = False) -> in
     console = Console(quiet=quiet)
     with stopwatch.measure("startup"):
         prepared = prepare(config, console)
-        if dry_run:
-            console.note(config.to_json().rstrip())
-            describe(prepared, build(prepared).model, console)
-            return EXIT_DONE
         run = RunDirectory(config.run_dir or _new_run_dir(config))
+        _check_apart(run, prepared.source)
         data_fingerprint = prepared.source.fingerprint()
         start = choose_start(config, run, data_fingerprint)
         if start.finished:
             console.note(f"{run.path} is done: its status.json and export/ stand. Another --run_dir starts anew.")
             return EXIT_DONE
+        built = build(prepared)
+        progress, best = _restore(start, run, prepared, built)
+        if dry_run:
+            console.note(config.to_json().rstrip())
+            describe(prepared, built.model, progress, console)
+            return EXIT_DONE
         status = Status(config_fingerprint=config.fingerprint(), data_fingerprint=data_fingerprint)
         status.update(steps_total=prepared.steps_total, skipped_images=prepared.source.skipped)
         run.write_text(CONFIG_FILE, config.to_json())
-    session = Session(prepared, run, start, status, stopwatch, console)
+    session = Session(prepared, built, progress, best, run, status, stopwatch, console)
     try:
-        _tell_the_story(session)
+        with _naming_full_memory():
+            _tell_the_story(session)
     except KeyboardInterrupt:
         _write_ending(run, status, "preempted", "interrupted from the keyboard")
         console.warning(f"Interrupted. The same command with --run_dir={run.path} goes on from the last checkpoint.")
@@ -194,13 +205,13 @@ def training_input(
     share = Share(config.batch_size, cluster.replicas, first_replica=0, local_replicas=cluster.replicas)
     return cluster.strategy.distribute_datasets_from_function(
         lambda context: training_batches(
-            prepared.source, prepared.train, config, model.backbone.image_size, share, first_step, last_step
+            prepared.source, prepared.train, config, model.image_input, share, first_step, last_step
         )
     )
 
 
-def describe(prepared: Prepared, model: Classifier, console: Console) -> None:
-    """Tells what will be done: devices, images, model, steps."""
+def describe(prepared: Prepared, model: Classifier, progress: Progress, console: Console) -> None:
+    """Tells what will be done: devices, images, model, steps, and which of them are done already."""
     config, cluster, source, splits = prepared.config, prepared.cluster, prepared.source, prepared.splits
     console.note(f"devices  {cluster.description}")
     if cluster.hint:
@@ -217,23 +228,25 @@ def describe(prepared: Prepared, model: Classifier, console: Console) -> None:
     per_replica = cluster.replica_batch(config.batch_size)
     shared = f", {per_replica} a replica" if cluster.replicas > 1 else ""
     console.note(
-        f"plan     {config.epochs} epochs, {prepared.steps_total} steps of {config.batch_size} images{shared}"
+        f"plan     {_counted(config.epochs, 'epoch')}, {_counted(prepared.steps_total, 'step')} of "
+        f"{_counted(config.batch_size, 'image')}{shared}"
     )
+    if progress.step:
+        console.note(f"resume   from step {progress.step}, epoch {progress.epoch}")
 
 
 def _tell_the_story(session: Session) -> None:
     prepared, source, splits = session.prepared, session.prepared.source, session.prepared.splits
     with session.stopwatch.measure("startup"):
-        built = build(prepared)
-        describe(prepared, built.model, session.console)
+        describe(prepared, session.built.model, session.progress, session.console)
         session.console.note(f"run      {session.run.path}")
-        evaluator = Evaluator(prepared.cluster, built.model, source, prepared.config.batch_size)
+        evaluator = Evaluator(prepared.cluster, session.built.model, source, prepared.config.batch_size)
     with naming_bad_images(source, session.console.note):
-        best_step = _train(session, built, evaluator)
+        best_step = _train(session, evaluator)
         store = CheckpointStore(session.run)
         if len(splits.test):
             with session.stopwatch.measure("evaluate"):
-                store.restore(best_step, built.model)
+                store.restore(best_step, session.built.model)
                 test = evaluator(splits.test)
                 session.status.update(test=TestResult(test.accuracy, test.loss, test.examples))
     with session.stopwatch.measure("export"):
@@ -246,17 +259,17 @@ def _tell_the_story(session: Session) -> None:
     _say_result(session)
 
 
-def _train(session: Session, built: Built, evaluator: Evaluator) -> int:
+def _train(session: Session, evaluator: Evaluator) -> int:
     """Trains from the start to the last epoch; gives the step of the best checkpoint."""
-    prepared, config, store = session.prepared, session.prepared.config, CheckpointStore(session.run)
-    progress, best = _restore(session, built)
+    prepared, built, progress = session.prepared, session.built, session.progress
+    config, store = prepared.config, CheckpointStore(session.run)
     dataset = training_input(prepared, built.model, first_step=progress.step, last_step=prepared.steps_total)
     step = TrainStep(built.model, built.optimizer, config, prepared.cluster.replicas)
     loop = TrainLoop(prepared.cluster.strategy, step, dataset, session.stopwatch)
     with open_writers(session.run, progress.step) as writer:
         fingerprints = (session.status.config_fingerprint, session.status.data_fingerprint)
-        save = SaveCheckpoint(store, built.model, built.optimizer, fingerprints, best, session.stopwatch)
-        actions: list[Action] = [StopOnNonFinite(store), WriteMetrics(writer, built.optimizer.schedule)]
+        save = SaveCheckpoint(store, built.model, built.optimizer, fingerprints, session.best, session.stopwatch)
+        actions: list[Action] = [StopOnNonFinite(store, built.model), WriteMetrics(writer, built.optimizer.schedule)]
         if len(prepared.splits.validation):
             actions.append(Validate(lambda: evaluator(prepared.splits.validation), writer, session.stopwatch))
         actions += [save, WriteStatus(session.status, session.run, save, session.stopwatch, config.batch_size)]
@@ -265,23 +278,44 @@ def _train(session: Session, built: Built, evaluator: Evaluator) -> int:
     return save.best.step if save.best else progress.step
 
 
-def _restore(session: Session, built: Built) -> tuple[Progress, Best | None]:
-    """Puts the state of the starting checkpoint into model and optimizer; says where the run stands."""
-    position = session.start.position
+def _restore(start: Start, run: RunDirectory, prepared: Prepared, built: Built) -> tuple[Progress, Best | None]:
+    """Puts the state of the starting checkpoint into model and optimizer; gives where the run stands."""
+    position = start.position
     if position is None:
         return Progress(step=0, epoch=0), None
-    own = session.start.store.belongs_to(session.run)
-    if not own and position.step >= session.prepared.steps_total:
+    own = start.store.belongs_to(run)
+    if not own and position.step >= prepared.steps_total:
         raise UserError(
-            f"--resume={session.prepared.config.resume} has done {position.step} steps and this run has "
-            f"{session.prepared.steps_total}: give more --epochs."
+            f"--resume={prepared.config.resume} has done {position.step} steps and this run has "
+            f"{prepared.steps_total}: give more --epochs."
         )
-    with session.stopwatch.measure("checkpoint"):
-        session.start.store.restore(position.step, built.model, built.optimizer)
-    session.console.note(f"resume   from step {position.step}, epoch {position.epoch}")
+    start.store.restore(position.step, built.model, built.optimizer)
     progress = Progress(position.step, position.epoch, position.train, position.validation)
     # Only this run's own checkpoints can be its best: another run's may have been chosen by other images.
     return progress, position.best if own else None
+
+
+def _check_apart(run: RunDirectory, source: Source) -> None:
+    """Refuses a run directory among the class folders, where the next run would take it for a class."""
+    if isinstance(source, FileSource) and f"{run.path}/".startswith(f"{source.root}/"):
+        raise UserError(
+            f"The run directory {run.path} would lie among the images of {source.name}: give another --run_dir."
+        )
+
+
+@contextlib.contextmanager
+def _naming_full_memory() -> Iterator[None]:
+    """Says what needs less memory when a device has no more.
+
+    Raises:
+      UserError: in place of TensorFlow's error.
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(
+            f"There is not enough memory ({first_line(error)}): a smaller --batch_size or --image_size needs less."
+        ) from error
 
 
 def _classifier(prepared: Prepared) -> Classifier:
@@ -294,6 +328,10 @@ def _probe_images(prepared: Prepared) -> list[bytes]:
     source = prepared.source
     places = np.linspace(0, len(prepared.train) - 1, PROBE_IMAGES).astype(int)
     return [source.encoded(int(index)) for index in prepared.train[np.unique(places)]]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _parameters(variables: Sequence[keras.Variable]) -> int:

@@ -81,7 +81,7 @@ class RunDirectory:
         return path
 
     def read_text(self, *names: str) -> str:
-        """A whole file, as UTF-8.
+        """A whole file, as UTF-8; of a damaged one, what is no UTF-8 is read as U+FFFD.
 
         Raises:
           UserError: there is no such file, or it cannot be read.
@@ -94,7 +94,7 @@ class RunDirectory:
             else:
                 with open(path, "rb") as file:
                     content = file.read()
-        return content.decode()
+        return content.decode(errors="replace")
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a whole file as UTF-8; folders on the way are made.

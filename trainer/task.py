@@ -11,15 +11,18 @@ This is the only place that reads flags. Every field of `trainer.config.Config` 
 from __future__ import annotations
 
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 from absl import app, flags
 from pydantic.fields import FieldInfo
 
 from trainer.config import Config, field_topic, values_from_json
-from trainer.errors import EXIT_USER, UserError
+from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
+from trainer.records.console import printable
 from trainer.startup import import_tensorflow_quietly
 
 FLAGS = flags.FLAGS
@@ -51,11 +54,15 @@ def config_from_flags(flag_values: flags.FlagValues, read_text: Callable[[str], 
     Raises:
       UserError: the file or a value is not accepted.
     """
-    values: dict[str, Any] = {}
-    if flag_values.config:
-        values |= values_from_json(read_text(flag_values.config), origin=f"--config={flag_values.config}")
     given = {name: flag_values[name].value for name in Config.model_fields if flag_values[name].present}
-    return Config.parse(values | given)
+    if not flag_values.config:
+        return Config.parse(given)
+    origin = f"--config={flag_values.config}"
+    values = values_from_json(read_text(flag_values.config), origin=origin)
+    try:
+        return Config.parse(values | given)
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -67,6 +74,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
       The exit code (`trainer.errors`).
     """
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         if len(argv) > 1:
             raise UserError(f"{argv[1]} is not a flag: every argument starts with --, as in --data=folder:PATH.")
@@ -76,18 +84,31 @@ def main(argv: Sequence[str]) -> int:
 
         return run.execute(config, dry_run=_DRY_RUN.value, quiet=_QUIET.value)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print_error(str(error))
         return EXIT_USER
+    except KeyboardInterrupt:
+        _print_error("interrupted before the run began; nothing was written.")
+        return EXIT_PREEMPTED
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """absl's parser, with our exit code and without its usage text for a flag that is not known."""
+    """absl's parser, with our exit codes and without its usage text for a flag that is not known."""
     try:
         return list(FLAGS(argv))
     except flags.Error as error:
-        sentence = str(error).strip()
-        print(f"error: {sentence}{'' if sentence.endswith(('.', '?')) else '.'}", file=sys.stderr)
+        sentence = re.sub(r" \?$", "?", str(error).strip().removeprefix("ERROR:: "))
+        boolean = re.match(r"flag (--.+): \('Non-boolean argument to boolean flag', .+\)$", sentence, re.DOTALL)
+        sentence = f"{boolean[1]}: must be true or false" if boolean else sentence
+        _print_error(f"{sentence}{'' if sentence.endswith(('.', '?')) else '.'}")
         raise SystemExit(EXIT_USER) from None
+    except SystemExit:  # What --help and its like raise, with 1.
+        raise SystemExit(EXIT_DONE) from None
+
+
+def _print_error(sentence: str) -> None:
+    """Prints on one line, whatever control codes and line ends a name in it has."""
+    text = printable(sentence, sys.stderr.encoding).replace("\n", "\\n")
+    print(f"error: {text}", file=sys.stderr)
 
 
 def read_text(path: str) -> str:
@@ -101,8 +122,10 @@ def read_text(path: str) -> str:
             with open(os.path.expanduser(path), encoding="utf-8") as file:
                 return file.read()
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise UserError(f"--config={path} cannot be read ({reason}).") from None
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise UserError(
+                f"--config={path} cannot be read ({reason}): give a JSON file such as a run directory's config.json."
+            ) from None
     from trainer.storage import RunDirectory
 
     folder, _, name = path.rpartition("/")
@@ -121,6 +144,11 @@ def as_flag(default: object) -> str:
 
 def console_main() -> None:
     """Entry point of the installed program."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # It was closed before the program started.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+    # `--help | head` ends as other programs do; a run goes on without its reader (`trainer.records.console`).
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     app.run(main, flags_parser=parse_flags)
 
 

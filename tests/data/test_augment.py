@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data.augment import augment
-from trainer.data.images import to_input
+from trainer.data.images import ImageInput, to_size
 
 # Red tells the row and green the column, so that a result shows where it was cut out.
 ROWS, COLUMNS = 120, 180
@@ -17,26 +17,29 @@ SEEDS = [tf.constant([5, number]) for number in range(60)]
 
 def results(*operations: str, pixels: np.ndarray = PLACES, size: int = 30) -> np.ndarray:
     """uint8 [seeds, size, size, 3], as whole numbers that can be subtracted."""
-    traced = tf.function(lambda image, seed: augment(image, size, seed, operations))
+    traced = tf.function(lambda image, seed: augment(image, ImageInput(size, "squash"), seed, operations))
     return np.stack([traced(tf.constant(pixels), seed).numpy() for seed in SEEDS]).astype(int)
 
 
 def test_without_operations_it_is_the_plain_resize() -> None:
-    image = augment(tf.constant(PLACES), 30, SEEDS[0], ())
+    image = augment(tf.constant(PLACES), ImageInput(30, "squash"), SEEDS[0], ())
     assert image.dtype == tf.uint8 and image.shape == (30, 30, 3)
-    assert (image.numpy() == to_input(tf.constant(PLACES), 30).numpy()).all()
+    assert (image.numpy() == to_size(tf.constant(PLACES), 30).numpy()).all()
 
 
 def test_the_seed_alone_decides() -> None:
     everything = results("flip", "crop", "color")
     assert (everything == results("color", "crop", "flip")).all()
     assert len({image.tobytes() for image in everything}) == len(SEEDS)
-    first_words = [augment(tf.constant(PLACES), 30, tf.constant([word, 0]), ("crop",)).numpy() for word in (1, 2)]
+    first_words = [
+        augment(tf.constant(PLACES), ImageInput(30, "squash"), tf.constant([word, 0]), ("crop",)).numpy()
+        for word in (1, 2)
+    ]
     assert (first_words[0] != first_words[1]).any()
 
 
 def test_flip_mirrors_about_half_of_the_images() -> None:
-    plain = to_input(tf.constant(PLACES), 30).numpy().astype(int)
+    plain = to_size(tf.constant(PLACES), 30).numpy().astype(int)
     mirrored = [(image == plain[:, ::-1]).all() for image in results("flip")]
     unchanged = [(image == plain).all() for image in results("flip")]
     assert all(a or b for a, b in zip(mirrored, unchanged))
@@ -57,7 +60,7 @@ def test_crop_keeps_at_least_a_third_of_the_area_at_full_resolution() -> None:
 
 def test_an_image_too_long_for_any_crop_is_kept_whole() -> None:
     long = np.repeat(PLACES[:6], 1, axis=0)
-    plain = to_input(tf.constant(long), 30).numpy()
+    plain = to_size(tf.constant(long), 30).numpy()
     assert all((image == plain).all() for image in results("crop", pixels=long))
 
 

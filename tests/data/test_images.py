@@ -10,7 +10,7 @@ from image_folders import encoded, gradient, write_classes
 from PIL import Image
 
 from trainer.config import Config
-from trainer.data.images import decode, find_bad_images, to_input, unit_range
+from trainer.data.images import ImageInput, decode, find_bad_images, to_size, unit_range
 from trainer.data.sources import FileSource, open_source
 
 PIXELS = gradient(12, 18)  # 18 pixels a row: a BMP row of a byte a pixel then ends in padding.
@@ -74,14 +74,22 @@ def test_no_image_raises_invalid_argument(data: bytes) -> None:
         decode(tf.constant(data))
 
 
-def test_to_input_resizes_bilinear_and_rounds() -> None:
+def test_crop_keeps_the_middle_square_and_squash_all_of_it() -> None:
+    columns = tf.tile(tf.constant([[0, 10, 20, 30, 40, 50]], tf.uint8)[..., tf.newaxis], [4, 1, 3])
+    assert ImageInput(4, "crop")(columns).numpy()[0, :, 0].tolist() == [10, 20, 30, 40]
+    assert ImageInput(6, "squash")(columns).numpy()[0, :, 0].tolist() == [0, 10, 20, 30, 40, 50]
+    upright = tf.transpose(columns, [1, 0, 2])
+    assert ImageInput(4, "crop")(upright[tf.newaxis])[0, :, 0, 0].numpy().tolist() == [10, 20, 30, 40]
+
+
+def test_to_size_resizes_bilinear_and_rounds() -> None:
     pixels = tf.constant([[[0] * 3, [101] * 3], [[200] * 3, [255] * 3]], tf.uint8)
-    assert to_input(pixels, 1).numpy().tolist() == [[[139] * 3]]  # 139 is (0 + 101 + 200 + 255) / 4.
-    assert (to_input(pixels, 2).numpy() == pixels.numpy()).all()
-    larger = to_input(pixels, 4)
+    assert to_size(pixels, 1).numpy().tolist() == [[[139] * 3]]  # 139 is (0 + 101 + 200 + 255) / 4.
+    assert (to_size(pixels, 2).numpy() == pixels.numpy()).all()
+    larger = to_size(pixels, 4)
     assert larger.dtype == tf.uint8 and larger.shape == (4, 4, 3)
     assert larger[0, :, 0].numpy().tolist() == [0, 25, 76, 101]  # 25.25 and 75.75.
-    assert (to_input(pixels[tf.newaxis], 4)[0].numpy() == larger.numpy()).all()
+    assert (to_size(pixels[tf.newaxis], 4)[0].numpy() == larger.numpy()).all()
 
 
 def test_unit_range_ends_at_exactly_one() -> None:

@@ -11,7 +11,7 @@ from image_folders import gradient, write_classes
 from numpy.typing import NDArray
 
 from trainer.config import Config
-from trainer.data.images import decode, to_input
+from trainer.data.images import ImageInput, decode, to_size
 from trainer.data.pipeline import (
     Share,
     evaluation_batches,
@@ -75,6 +75,10 @@ def counting_source(examples: int = 40) -> CountingSource:
     return CountingSource(name="counting", class_names=("a", "b", "c"), labels=labels, keys=[str(k) for k in labels])
 
 
+def squashed(size: int) -> ImageInput:
+    return ImageInput(size, "squash")
+
+
 def global_batches(shares: list[Share], dataset: Callable[[Share], tf.data.Dataset]) -> list[Rows]:
     """Puts the global batches together again from what the replicas of all input pipelines get."""
     pipelines = []
@@ -101,7 +105,9 @@ def trained(
 ) -> list[Rows]:
     config = Config(**fields)  # type: ignore[arg-type]
     shares = shares or [ONE_REPLICA]
-    return global_batches(shares, lambda share: training_batches(source, indices, config, size, share, *steps))
+    return global_batches(
+        shares, lambda share: training_batches(source, indices, config, squashed(size), share, *steps)
+    )
 
 
 def assert_equal(some: list[Rows], others: list[Rows]) -> None:
@@ -124,16 +130,16 @@ def test_a_batch_is_what_it_says() -> None:
     assert batch["label"].dtype == batch["index"].dtype == np.int32
     for image, label, index in zip(batch["image"], batch["label"], batch["index"]):
         assert label == source.labels[index]
-        assert (image == to_input(tf.constant(source.pixels[index]), 9).numpy()).all()
+        assert (image == to_size(tf.constant(source.pixels[index]), 9).numpy()).all()
 
 
 @pytest.mark.parametrize("augmentation", ["", "flip,crop,color"])
 def test_shapes_are_static(augmentation: str) -> None:
     config = Config(augment=augmentation)  # type: ignore[arg-type]
-    dataset = training_batches(array_source(), INDICES, config, 9, Share(8, 2, 0, 2), 0, 5)
+    dataset = training_batches(array_source(), INDICES, config, squashed(9), Share(8, 2, 0, 2), 0, 5)
     for spec in (
         dataset.element_spec,
-        evaluation_batches(counting_source(), INDICES, 9, Share(8, 2, 0, 2)).element_spec,
+        evaluation_batches(counting_source(), INDICES, squashed(9), Share(8, 2, 0, 2)).element_spec,
     ):
         assert spec["image"].shape.as_list() == [4, 9, 9, 3]
         assert spec["label"].shape.as_list() == spec["index"].shape.as_list() == [4]
@@ -188,7 +194,7 @@ def test_seeking_reads_nothing_that_is_skipped() -> None:
 def test_an_input_pipeline_reads_only_its_share() -> None:
     source = counting_source()
     share = Share(8, 4, 2, 1)
-    batches = list(training_batches(source, INDICES, Config(), 6, share, 0, 5).as_numpy_iterator())
+    batches = list(training_batches(source, INDICES, Config(), squashed(6), share, 0, 5).as_numpy_iterator())
     assert sorted(source.read) == sorted(stream(batches)) and len(source.read) == 10
 
 
@@ -219,7 +225,7 @@ def test_few_examples_may_pass_several_times_in_one_batch() -> None:
 def test_evaluation_gives_every_example_once_and_pads(name: str, in_memory: bool, count: int) -> None:
     source: Source = array_source() if in_memory else counting_source()
     shares = SHARDINGS[name]
-    batches = global_batches(shares, lambda share: evaluation_batches(source, INDICES[:count], 6, share))
+    batches = global_batches(shares, lambda share: evaluation_batches(source, INDICES[:count], squashed(6), share))
     assert len(batches) == -(-count // 8)
     padded = len(batches) * 8 - count
     assert stream(batches) == INDICES[:count].tolist() + [-1] * padded
@@ -240,12 +246,12 @@ def test_files_come_out_as_decoded_and_resized(tmp_path: Path) -> None:
     assert isinstance(source, FileSource)
     indices = np.array([1, 2, 4, 6, 8])
     batches = trained(source, (0, 4), SHARDINGS["2x4"], indices=indices, size=7)
-    evaluated = global_batches([ONE_REPLICA], lambda share: evaluation_batches(source, indices, 7, share))
+    evaluated = global_batches([ONE_REPLICA], lambda share: evaluation_batches(source, indices, squashed(7), share))
     assert set(stream(batches)) == set(indices.tolist())
     for batch in (*batches, *evaluated):
         for index, label, image in zip(batch["index"], batch["label"], batch["image"]):
             if index >= 0:
-                expected = to_input(decode(tf.io.read_file(source.paths[index])), 7)
+                expected = to_size(decode(tf.io.read_file(source.paths[index])), 7)
                 assert (image == expected.numpy()).all() and label == source.labels[index]
 
 
@@ -264,7 +270,7 @@ def test_batches_reach_the_replicas_of_a_strategy_in_order() -> None:
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     source = array_source()
     distributed = strategy.distribute_datasets_from_function(
-        lambda context: training_batches(source, INDICES, Config(), 6, Share(8, 2, 0, 2), 0, 5)
+        lambda context: training_batches(source, INDICES, Config(), squashed(6), Share(8, 2, 0, 2), 0, 5)
     )
     rows = [
         np.concatenate([replica.numpy() for replica in strategy.experimental_local_results(batch["index"])])

@@ -22,7 +22,7 @@ def two_replicas() -> Cluster:
 
 def apply(cluster: Cluster, gradients: list[Any], **fields: Any) -> tuple[np.ndarray, np.ndarray, Optimizer]:
     """Kernel and bias after one step in which replica r has `gradients[r]` for the kernel, and zero for the bias."""
-    config = Config(**({"optimizer": "sgd", "learning_rate": 1.0} | fields))
+    config = Config.parse({"optimizer": "sgd", "learning_rate": 1.0} | fields)
     with cluster.strategy.scope():
         kernel = keras.Variable(START, name="kernel")
         bias = keras.Variable(START[0], name="bias")

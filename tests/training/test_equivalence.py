@@ -22,7 +22,7 @@ STEPS = 20
 
 def train(steps: int = STEPS, **fields: Any) -> tuple[NDArray[np.float32], run.Built]:
     """The losses of some steps, and the model after them."""
-    config = Config(**({"data": "synthetic:3", "batch_size": 8} | fields))
+    config = Config.parse({"data": "synthetic:3", "batch_size": 8} | fields)
     prepared = run.prepare(config, Console(quiet=True))
     built = run.build(prepared)
     dataset = run.training_input(prepared, built.model, first_step=0, last_step=steps)

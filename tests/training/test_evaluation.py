@@ -16,7 +16,7 @@ from trainer.training.step import cross_entropy
 
 
 def evaluate(global_batch: int, count: int, **fields: Any) -> Evaluation:
-    config = Config(**({"data": "digits", "batch_size": 8, "seed": 3} | fields))
+    config = Config.parse({"data": "digits", "batch_size": 8, "seed": 3} | fields)
     prepared = run.prepare(config, Console(quiet=True))
     model = run.build(prepared).model
     return Evaluator(prepared.cluster, model, prepared.source, global_batch)(prepared.train[:count])

@@ -13,8 +13,9 @@ In use, for one process with all replicas:
     splits = split_examples(source.keys, source.labels, source.class_names, config.splits)
     share = Share(global_batch=config.batch_size, replicas=8, first_replica=0, local_replicas=8)
     steps = training_steps(len(splits.train), config.batch_size, config.epochs)
-    training = training_batches(source, splits.train, config, 224, share, first_step=0, last_step=steps)
-    validation = evaluation_batches(source, splits.validation, 224, share)
+    image_input = ImageInput(224, "crop")
+    training = training_batches(source, splits.train, config, image_input, share, first_step=0, last_step=steps)
+    validation = evaluation_batches(source, splits.validation, image_input, share)
 
 A Source holds no TensorFlow objects: everything that does is made when a dataset is.
 """

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import tensorflow as tf
 
-from trainer.data.images import to_input
+from trainer.data.images import ImageInput, to_size
 
 SMALLEST_CROP = 1 / 3
 """Least part of the area that a crop keeps."""
@@ -24,12 +24,12 @@ _GREY_WEIGHTS = (0.299, 0.587, 0.114)
 _CROP, _FLIP, _COLOR = range(3)
 
 
-def augment(pixels: tf.Tensor, size: int, seed: tf.Tensor, operations: Collection[str]) -> tf.Tensor:
-    """Changes one image at random and resizes it; without operations it equals `to_input`.
+def augment(pixels: tf.Tensor, image_input: ImageInput, seed: tf.Tensor, operations: Collection[str]) -> tf.Tensor:
+    """Changes one image at random and resizes it; without operations it equals `image_input`.
 
     Args:
       pixels: uint8 [height, width, 3].
-      size: height and width of the result, in pixels.
+      image_input: how a picture becomes the model's input; a random crop takes the place of its own.
       seed: int32 [2]; the same seed gives the same changes.
       operations: any of "flip", "crop" and "color"; their order plays no part. The crop is cut out before resizing,
         so that it keeps its full resolution.
@@ -38,8 +38,9 @@ def augment(pixels: tf.Tensor, size: int, seed: tf.Tensor, operations: Collectio
       uint8 [size, size, 3].
     """
     if "crop" in operations:
-        pixels = _crop(pixels, tf.random.experimental.stateless_fold_in(seed, _CROP))
-    pixels = to_input(pixels, size)
+        pixels = to_size(_crop(pixels, tf.random.experimental.stateless_fold_in(seed, _CROP)), image_input.size)
+    else:
+        pixels = image_input(pixels)
     if "flip" in operations:
         flip_seed = tf.random.experimental.stateless_fold_in(seed, _FLIP)
         pixels = tf.image.stateless_random_flip_left_right(pixels, flip_seed)

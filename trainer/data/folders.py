@@ -252,9 +252,11 @@ def _local_entries(folder: str) -> Iterator[_Entry]:
     except FileNotFoundError:
         raise UserError(f"There is no folder {folder}: give an existing one as --data=folder:PATH.") from None
     except NotADirectoryError:
-        raise UserError(f"{folder} is not a folder: give one with a folder of images a class.") from None
+        raise UserError(f"{folder} is not a folder: give one that holds a folder of images for each class.") from None
     except PermissionError:
         raise UserError(f"Folder {folder} may not be read: change its permissions.") from None
+    except OSError as error:
+        raise UserError(f"Folder {folder} cannot be read ({error.strerror}): give another or mend it.") from None
 
 
 def _local_entry(entry: os.DirEntry[str]) -> _Entry:

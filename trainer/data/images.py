@@ -1,6 +1,6 @@
 """From encoded bytes to pixels: one way for training, for the scan for bad files, and for the exported model.
 
-TensorFlow operations only, because `decode` and `to_input` are traced into the SavedModel.
+TensorFlow operations only, because `decode` and `ImageInput` are traced into the SavedModel.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -55,8 +56,33 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     return pixels
 
 
-def to_input(pixels: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes to a square, bilinear and without regard to the aspect ratio, as the Hub tutorials do.
+@dataclass(frozen=True)
+class ImageInput:
+    """How a picture becomes a model's input: a part of the model, the same in training and in serving.
+
+    Attributes:
+      size: height and width, in pixels.
+      resize: "crop" keeps the square in the picture's middle, "squash" all of it, out of proportion.
+    """
+
+    size: int
+    resize: str
+
+    def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
+        """uint8 [height, width, 3] -> uint8 [size, size, 3]; a batch of pictures of one size likewise."""
+        return to_size(middle_square(pixels) if self.resize == "crop" else pixels, self.size)
+
+
+def middle_square(pixels: tf.Tensor) -> tf.Tensor:
+    """The largest square in the middle: [..., height, width, 3] -> [..., n, n, 3], n the shorter side."""
+    height, width = tf.shape(pixels)[-3], tf.shape(pixels)[-2]
+    side = tf.minimum(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[..., top : top + side, left : left + side, :]
+
+
+def to_size(pixels: tf.Tensor, size: int) -> tf.Tensor:
+    """Resizes to a square, bilinear and without regard to the aspect ratio.
 
     Args:
       pixels: uint8 [height, width, 3], or a batch [b, height, width, 3].

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from trainer.config import Config
 from trainer.data.augment import augment
-from trainer.data.images import to_input
+from trainer.data.images import ImageInput
 from trainer.data.sources import ArraySource, Source
 
 Batch = dict[str, tf.Tensor]
@@ -87,7 +87,7 @@ def training_batches(
     source: Source,
     indices: NDArray[np.int64],
     config: Config,
-    image_size: int,
+    image_input: ImageInput,
     share: Share,
     first_step: int,
     last_step: int,
@@ -98,7 +98,7 @@ def training_batches(
       source: where the examples come from.
       indices: int64 [n], the examples to train on.
       config: its seed and augmentation.
-      image_size: height and width of the images, in pixels.
+      image_input: how a picture becomes the model's input.
       share: which rows of each step.
       first_step: where to start; what lies before is neither read nor decoded.
       last_step: where to stop, exclusive.
@@ -127,16 +127,18 @@ def training_batches(
         return {"place": place, "seed": tf.stack([key[:, 3], tf.cast(place, tf.int32)], axis=1)}
 
     steps = tf.data.Dataset.range(first_step, last_step)
-    return _batches(steps.map(order), source, indices, image_size, share, config.augment)
+    return _batches(steps.map(order), source, indices, image_input, share, config.augment)
 
 
-def evaluation_batches(source: Source, indices: NDArray[np.int64], image_size: int, share: Share) -> tf.data.Dataset:
+def evaluation_batches(
+    source: Source, indices: NDArray[np.int64], image_input: ImageInput, share: Share
+) -> tf.data.Dataset:
     """Every example once, in order, padded to whole global batches.
 
     Args:
       source: where the examples come from.
       indices: int64 [n], the examples to evaluate on; none at all gives an empty dataset.
-      image_size: height and width of the images, in pixels.
+      image_input: how a picture becomes the model's input.
       share: which rows of each global batch.
 
     Returns:
@@ -150,7 +152,7 @@ def evaluation_batches(source: Source, indices: NDArray[np.int64], image_size: i
         return {"place": tf.where(position < examples, position, PADDING)}
 
     steps = tf.data.Dataset.range(-(-examples // share.global_batch))
-    return _batches(steps.map(order), source, indices, image_size, share, ())
+    return _batches(steps.map(order), source, indices, image_input, share, ())
 
 
 def _positions(step: tf.Tensor, share: Share) -> tf.Tensor:
@@ -172,7 +174,7 @@ def _batches(
     order: tf.data.Dataset,
     source: Source,
     indices: NDArray[np.int64],
-    image_size: int,
+    image_input: ImageInput,
     share: Share,
     operations: tuple[str, ...],
 ) -> tf.data.Dataset:
@@ -184,11 +186,11 @@ def _batches(
       operations: the augmentation.
     """
     if isinstance(source, ArraySource) and not operations:
-        load = _batch_loader(source, indices, image_size)
+        load = _batch_loader(source, indices, image_input)
         replica_places = order.map(lambda rows: rows["place"]).unbatch().batch(share.replica_batch, drop_remainder=True)
         dataset = replica_places.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     else:
-        load_one = _example_loader(source, indices, image_size, operations)
+        load_one = _example_loader(source, indices, image_input, operations)
         examples = order.unbatch().map(load_one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         dataset = examples.batch(share.replica_batch, drop_remainder=True)
     options = tf.data.Options()
@@ -199,7 +201,7 @@ def _batches(
 
 
 def _example_loader(
-    source: Source, indices: NDArray[np.int64], image_size: int, operations: tuple[str, ...]
+    source: Source, indices: NDArray[np.int64], image_input: ImageInput, operations: tuple[str, ...]
 ) -> Callable[[dict[str, tf.Tensor]], Batch]:
     """Loads one row: for images that are files, or are augmented one by one."""
     read = source.reader(indices)
@@ -210,9 +212,9 @@ def _example_loader(
 
         def pixels() -> tf.Tensor:
             native = read(place)
-            return augment(native, image_size, row["seed"], operations) if operations else to_input(native, image_size)
+            return augment(native, image_input, row["seed"], operations) if operations else image_input(native)
 
-        black = tf.zeros([image_size, image_size, 3], tf.uint8)
+        black = tf.zeros([image_input.size, image_input.size, 3], tf.uint8)
         image = tf.cond(place == PADDING, lambda: black, pixels)
         image.set_shape(black.shape)
         return {"image": image, **lookup(place)}
@@ -220,13 +222,15 @@ def _example_loader(
     return load
 
 
-def _batch_loader(source: ArraySource, indices: NDArray[np.int64], image_size: int) -> Callable[[tf.Tensor], Batch]:
+def _batch_loader(
+    source: ArraySource, indices: NDArray[np.int64], image_input: ImageInput
+) -> Callable[[tf.Tensor], Batch]:
     """Loads all rows of a replica's batch at once: for images in memory."""
     read = source.reader(indices)
     lookup = _label_lookup(source, indices)
 
     def load(places: tf.Tensor) -> Batch:
-        image = to_input(read(tf.maximum(places, 0)), image_size)
+        image = image_input(read(tf.maximum(places, 0)))
         padding = tf.reshape(places == PADDING, [-1, 1, 1, 1])
         return {"image": tf.where(padding, tf.zeros([], tf.uint8), image), **lookup(places)}
 

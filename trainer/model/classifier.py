@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from trainer.config import Config
+from trainer.data.images import ImageInput
 from trainer.model.backbone import Backbone
 
 _HEAD_SEED = 1
@@ -60,10 +61,11 @@ class Classifier(keras.Model):
         Args:
           backbone: gives the feature vectors; owns its variables.
           classes: how many logits.
-          config: `dropout`, `precision` and `seed` are used.
+          config: `dropout`, `precision`, `resize` and `seed` are used.
         """
         super().__init__(name="classifier")
         self.backbone = backbone
+        self.image_input = ImageInput(backbone.image_size, config.resize)
         self.dropout_rate = config.dropout
         self.seed = config.seed
         self.head = keras.layers.Dense(

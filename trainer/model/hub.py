@@ -118,8 +118,10 @@ def _load(path: str, handle: str) -> Any:
     try:
         return tf.saved_model.load(path, tags=tags)
     except _LOAD_ERRORS as error:
-        cached = " If it is a cached download, --repair_hub_cache checks and mends it." if "://" in handle else ""
-        raise UserError(f"--backbone={handle}: TensorFlow cannot load {path} ({first_line(error)}).{cached}") from error
+        way_out = "--repair_hub_cache checks and mends a cached download" if "://" in handle else "take a fresh copy"
+        raise UserError(
+            f"--backbone={handle}: TensorFlow cannot load {path} ({first_line(error)}): {way_out}."
+        ) from error
 
 
 def _kind(loaded: Any, handle: str) -> Kind:

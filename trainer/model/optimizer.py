@@ -143,7 +143,11 @@ class Optimizer:
             for variable, gradient in zip(self.variables, gradients):
                 decay = self.weight_decay if is_decayed(variable) else 0.0
                 strategy.extended.update(
-                    variable.value, self._update_one, args=(gradient, learning_rate), kwargs={"decay": decay}, group=False
+                    variable.value,
+                    self._update_one,
+                    args=(gradient, learning_rate),
+                    kwargs={"decay": decay},
+                    group=False,
                 )
 
         if self.loss_scale.dynamic:

@@ -22,6 +22,8 @@ _REMEMBERED = 50
 class Console:
     """Prints notes, warnings and progress. Nothing in a path or label acts as markup or as a terminal's control code.
 
+    A run outlives who watches it: when a pipe's reader is gone, or a log's disk is full, nothing more is printed there.
+
     A context manager: at its end the bar is taken away and the terminal is as it was.
     """
 
@@ -120,10 +122,15 @@ class Console:
     def _print(self, stream: TextIO, text: str) -> None:
         text = printable(text, stream.encoding)
         # A terminal's lines go through the bar, which makes room for them, whichever of the two streams they take.
-        if self._bar is not None and _is_terminal(stream):
-            self._bar.print_above(text)
-        else:
-            print(text, file=stream, flush=True)
+        try:
+            if self._bar is not None and _is_terminal(stream):
+                self._bar.print_above(text)
+            else:
+                print(text, file=stream, flush=True)
+        except OSError as error:
+            _discard(stream)
+            if stream is self._out:
+                self._print(self._err, f"warning: Nothing more can be printed ({error.strerror}); all else goes on.")
 
     def _seconds_left(self, steps_total: int) -> float | None:
         """Judged by the speed of late, pauses for validation included; None before there is one."""
@@ -174,6 +181,13 @@ def printable(text: str, encoding: str | None) -> str:
     )
     encoding = encoding or "utf-8"
     return visible.encode(encoding, errors="backslashreplace").decode(encoding)
+
+
+def _discard(stream: TextIO) -> None:
+    """Lets all that is printed from now on vanish, what the stream still holds included."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _is_terminal(stream: TextIO) -> bool:

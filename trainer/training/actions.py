@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import tensorflow as tf
 
 from trainer.errors import UserError
 from trainer.model.classifier import Classifier
@@ -24,28 +25,34 @@ from trainer.training.loop import Boundary
 
 
 class StopOnNonFinite:
-    """Ends the run when a loss is NaN or infinite, before anything of it is saved."""
+    """Ends the run when a loss or a weight is NaN or infinite, before anything of it is saved."""
 
-    def __init__(self, store: CheckpointStore) -> None:
-        """`store` tells which checkpoint is the last good one."""
+    def __init__(self, store: CheckpointStore, model: Classifier) -> None:
+        """`store` tells which checkpoint is the last good one; `model` is looked at before it is saved."""
         self._store = store
+        self._model = model
 
     def __call__(self, boundary: Boundary) -> None:
-        """Looks at every step since the last boundary.
+        """Looks at the loss of every step since the last boundary, and at the weights where an epoch ends.
+
+        The loss of a step is that of the weights before its update, so the last update shows in the weights alone.
 
         Raises:
           UserError: naming the first step whose loss is not finite, and the checkpoint that is kept.
         """
         bad = ~np.isfinite(boundary.values["loss"])
-        if not bad.any():
-            return
-        first = int(np.argmax(bad))
-        value, step = boundary.values["loss"][first], int(boundary.steps[first])
+        if bad.any():
+            first = int(np.argmax(bad))
+            raise self._error(f"The loss became {boundary.values['loss'][first]} at step {boundary.steps[first]}")
+        if boundary.epoch_ended:
+            for variable in self._model.trainable_variables + self._model.backbone.moving_statistics:
+                if not tf.reduce_all(tf.math.is_finite(variable.value)):
+                    raise self._error(f"{variable.path} is no longer finite after step {boundary.progress.step}")
+
+    def _error(self, what: str) -> UserError:
         steps = self._store.steps()
         kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint yet"
-        raise UserError(
-            f"The loss became {value} at step {step}; {kept}. A lower --learning_rate, --warmup or --clip_norm helps."
-        )
+        return UserError(f"{what}; {kept}. Lower --learning_rate, or give --warmup or --clip_norm.")
 
 
 class WriteMetrics:

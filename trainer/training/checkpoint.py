@@ -111,9 +111,14 @@ class CheckpointStore:
         """
         path = self._run.join(FOLDER, _name(step), _POSITION_FILE)
         try:
-            return Position.from_json(self._run.read_text(FOLDER, _name(step), _POSITION_FILE))
+            position = Position.from_json(self._run.read_text(FOLDER, _name(step), _POSITION_FILE))
+            if position.step != step:
+                raise ValueError(f"step is {position.step}")
         except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"The checkpoint file {path} is damaged ({error}); delete its folder to go on.") from None
+            raise UserError(
+                f"The checkpoint file {path} is damaged ({error}): delete its folder to go on from the one before."
+            ) from None
+        return position
 
     def latest(self) -> Position | None:
         """The position of the newest complete checkpoint."""

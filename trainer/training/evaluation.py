@@ -62,7 +62,7 @@ class Evaluator:
           global_batch: examples a step over all replicas; the replicas divide it.
         """
         self._strategy = cluster.strategy
-        self._image_size = model.backbone.image_size
+        self._image_input = model.image_input
         self._source = source
         self._share = Share(global_batch, cluster.replicas, 0, cluster.replicas)
         self._evaluate_batch = _compiled_batch(cluster.strategy, EvaluationStep(model))
@@ -77,7 +77,7 @@ class Evaluator:
           RuntimeError: an example was left out or came twice, which would be a bug of the input pipeline.
         """
         dataset = self._strategy.distribute_datasets_from_function(
-            lambda context: evaluation_batches(self._source, indices, self._image_size, self._share)
+            lambda context: evaluation_batches(self._source, indices, self._image_input, self._share)
         )
         iterator = iter(dataset)
         count = -(-len(indices) // self._share.global_batch)

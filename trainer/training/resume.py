@@ -56,6 +56,7 @@ def choose_start(config: Config, run: RunDirectory, data_fingerprint: str) -> St
         position = own.latest()
         if position:
             _check_same_data(position, data_fingerprint, run)
+        if position or _is_finished(run):
             return Start(position, own, finished=_is_finished(run))
     else:
         _check_free(run)
@@ -70,7 +71,11 @@ def choose_start(config: Config, run: RunDirectory, data_fingerprint: str) -> St
 
 
 def _check_same_run(config: Config, run: RunDirectory) -> None:
-    there = Config.from_json(run.read_text(CONFIG_FILE), origin=run.join(CONFIG_FILE))
+    text = run.read_text(CONFIG_FILE)
+    try:
+        there = Config.from_json(text, origin=run.join(CONFIG_FILE))
+    except UserError as error:
+        raise UserError(f"{error} It is damaged or of another version: give another --run_dir.") from None
     differences = config.differences(there)
     if differences:
         raise UserError(
@@ -99,4 +104,8 @@ def _check_free(run: RunDirectory) -> None:
 def _is_finished(run: RunDirectory) -> bool:
     if not run.exists(STATUS_FILE):
         return False
-    return bool(json.loads(run.read_text(STATUS_FILE)).get("state") == "done")
+    try:
+        return bool(json.loads(run.read_text(STATUS_FILE))["state"] == "done")
+    except (ValueError, TypeError, KeyError):
+        path = run.join(STATUS_FILE)
+        raise UserError(f"{path} is damaged: delete it, and the run goes on from its last checkpoint.") from None
