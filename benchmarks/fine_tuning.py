@@ -14,13 +14,12 @@ from pathlib import Path
 
 from flowers_accuracy import run_ours
 
-FROZEN = ["--epochs=8", "--dropout=0.2"]
+FROZEN = ["--epochs=6", "--dropout=0.2"]
 TUNED = [
     "--train_backbone",
     "--backbone_statistics=keep",
-    "--epochs=8",
+    "--epochs=6",
     "--learning_rate=3e-4",
-    "--schedule=cosine",
     "--warmup=1",
     "--augment=flip,crop",
     "--dropout=0.2",

@@ -26,8 +26,8 @@ def test_lists_are_read_as_on_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"batch_size": "abc"}, "--batch_size=abc: should be a valid integer"),
-        ({"batch_size": 0}, "--batch_size=0: should be greater than or equal to 1"),
+        ({"batch_size": "abc"}, "--batch_size=abc: must be a whole number"),
+        ({"batch_size": 0}, "--batch_size=0: must be greater than or equal to 1"),
         (
             {"data": "foldr:x"},
             "--data=foldr:x: must be digits, folder:PATH or synthetic[:CLASSES]; did you mean folder?",
@@ -39,9 +39,9 @@ def test_lists_are_read_as_on_the_command_line() -> None:
         ({"splits": "70,20"}, "--splits=70,20: must be three percentages"),
         ({"splits": "70,20,20"}, "--splits=70,20,20: must be three percentages that add up to 100"),
         ({"splits": "0,50,50"}, "the first above 0"),
-        ({"augment": "flip,spin"}, "--augment=spin: should be 'flip', 'crop' or 'color'"),
+        ({"augment": "flip,spin"}, "--augment=flip,spin: each must be 'flip', 'crop' or 'color'"),
         ({"epoch": 3}, "There is no field epoch. Did you mean epochs?"),
-        ({"strategy": "mirored"}, "--strategy=mirored: should be 'default' or 'mirrored'"),
+        ({"strategy": "mirored"}, "--strategy=mirored: must be 'default' or 'mirrored'"),
         ({"classes": "daisy"}, "at least two different classes"),
         ({"virtual_devices": 2}, "--virtual_devices=2 needs --strategy=mirrored"),
         (

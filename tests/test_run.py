@@ -29,7 +29,7 @@ def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the export out, which has its own tests and takes most of a tiny run's time."""
 
     def pretend(model: Classifier, names: Sequence[str], images: Sequence[bytes], directory: RunDirectory) -> str:
-        return directory.join("export")
+        return directory.make_folder("export")
 
     monkeypatch.setattr(run, "export_model", pretend)
 
@@ -113,7 +113,7 @@ def test_a_finished_run_is_left_alone(tmp_path: Path, no_export: None, capsys: p
 
 
 def test_another_run_can_be_continued_for_more_epochs(tmp_path: Path, no_export: None) -> None:
-    first = Config(**TINY, run_dir=str(tmp_path / "first"))
+    first = Config(**TINY, schedule="constant", run_dir=str(tmp_path / "first"))
     run.execute(first, quiet=True)
     more = first.model_copy(update={"run_dir": str(tmp_path / "more"), "resume": first.run_dir})
     with pytest.raises(UserError, match="give more --epochs"):

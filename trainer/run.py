@@ -11,6 +11,7 @@ Nothing is written before the first two have passed.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import math
 import os
@@ -30,6 +31,7 @@ from trainer.data.pipeline import Share, first_step_of_epoch, training_batches, 
 from trainer.data.sources import FileSource, Source, open_source
 from trainer.data.splits import Splits, limit_per_class, split_examples
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
+from trainer.export import FOLDER as EXPORT_FOLDER
 from trainer.export import export_model
 from trainer.model.backbone import build_backbone
 from trainer.model.classifier import Classifier
@@ -40,7 +42,15 @@ from trainer.records.goodput import Stopwatch
 from trainer.records.status import State, Status, TestResult
 from trainer.records.writers import open_writers
 from trainer.storage import RunDirectory
-from trainer.training.actions import SaveCheckpoint, ShowProgress, StopOnNonFinite, Validate, WriteMetrics, WriteStatus
+from trainer.training.actions import (
+    SaveCheckpoint,
+    ShowProgress,
+    StopOnNonFinite,
+    Validate,
+    WriteMetrics,
+    WriteStatus,
+    best_result,
+)
 from trainer.training.checkpoint import Best, CheckpointStore
 from trainer.training.evaluation import Evaluator
 from trainer.training.loop import Action, Progress, TrainLoop
@@ -122,13 +132,16 @@ class Session:
     console: Console
 
 
-def execute(config: Config, *, dry_run: bool = False, quiet: bool = False) -> int:
+def execute(
+    config: Config, *, dry_run: bool = False, quiet: bool = False, stopwatch: Stopwatch | None = None
+) -> int:
     """Does what the configuration says.
 
     Args:
       config: the run.
       dry_run: print the resolved configuration and the plan; write and train nothing.
       quiet: print warnings and errors only.
+      stopwatch: one that has run since the process began; by default the time counts from here.
 
     Returns:
       `EXIT_DONE`, or `EXIT_PREEMPTED` where the run was interrupted and can go on.
@@ -136,7 +149,7 @@ def execute(config: Config, *, dry_run: bool = False, quiet: bool = False) -> in
     Raises:
       UserError: something is there that the user must change; `status.json` says it too once the run had begun.
     """
-    stopwatch = Stopwatch()
+    stopwatch = stopwatch or Stopwatch()
     console = Console(quiet=quiet)
     with stopwatch.measure("startup"):
         prepared = prepare(config, console)
@@ -144,7 +157,7 @@ def execute(config: Config, *, dry_run: bool = False, quiet: bool = False) -> in
         _check_apart(run, prepared.source)
         data_fingerprint = prepared.source.fingerprint()
         start = choose_start(config, run, data_fingerprint)
-        if start.finished:
+        if start.finished and run.exists(EXPORT_FOLDER):
             console.note(f"{run.path} is done: its status.json and export/ stand. Another --run_dir starts anew.")
             return EXIT_DONE
         built = build(prepared)
@@ -155,7 +168,9 @@ def execute(config: Config, *, dry_run: bool = False, quiet: bool = False) -> in
             return EXIT_DONE
         status = Status(config_fingerprint=config.fingerprint(), data_fingerprint=data_fingerprint)
         status.update(steps_total=prepared.steps_total, skipped_images=prepared.source.skipped)
+        status.update(**dataclasses.asdict(progress), best=best_result(best))
         run.write_text(CONFIG_FILE, config.to_json())
+        status.write(run)
     session = Session(prepared, built, progress, best, run, status, stopwatch, console)
     try:
         with _naming_full_memory():
@@ -231,6 +246,7 @@ def describe(prepared: Prepared, model: Classifier, progress: Progress, console:
         f"plan     {_counted(config.epochs, 'epoch')}, {_counted(prepared.steps_total, 'step')} of "
         f"{_counted(config.batch_size, 'image')}{shared}"
     )
+    console.note(f"rate     {config.optimizer}, {config.schedule} from {config.peak_learning_rate:g}")
     if progress.step:
         console.note(f"resume   from step {progress.step}, epoch {progress.epoch}")
 
@@ -263,9 +279,10 @@ def _train(session: Session, evaluator: Evaluator) -> int:
     """Trains from the start to the last epoch; gives the step of the best checkpoint."""
     prepared, built, progress = session.prepared, session.built, session.progress
     config, store = prepared.config, CheckpointStore(session.run)
-    dataset = training_input(prepared, built.model, first_step=progress.step, last_step=prepared.steps_total)
-    step = TrainStep(built.model, built.optimizer, config, prepared.cluster.replicas)
-    loop = TrainLoop(prepared.cluster.strategy, step, dataset, session.stopwatch)
+    with session.stopwatch.measure("startup"):
+        dataset = training_input(prepared, built.model, first_step=progress.step, last_step=prepared.steps_total)
+        step = TrainStep(built.model, built.optimizer, config, prepared.cluster.replicas)
+        loop = TrainLoop(prepared.cluster.strategy, step, dataset, session.stopwatch)
     with open_writers(session.run, progress.step) as writer:
         fingerprints = (session.status.config_fingerprint, session.status.data_fingerprint)
         save = SaveCheckpoint(store, built.model, built.optimizer, fingerprints, session.best, session.stopwatch)
@@ -313,8 +330,10 @@ def _naming_full_memory() -> Iterator[None]:
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
+        allocation = re.search(r"OOM when .+", str(error))
+        reason = allocation[0] if allocation else first_line(error)
         raise UserError(
-            f"There is not enough memory ({first_line(error)}): a smaller --batch_size or --image_size needs less."
+            f"There is not enough memory ({reason}): a smaller --batch_size or --image_size needs less."
         ) from error
 
 

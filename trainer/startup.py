@@ -8,6 +8,28 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from trainer.errors import UserError
+
+_TEMPORARY_BYTES = 2**20
+"""What TensorFlow's generated code and the like may need among the temporary files."""
+
+
+def require_temporary_folder() -> None:
+    """Makes sure that there is room for temporary files: without, TensorFlow fails with errors about other things.
+
+    Raises:
+      UserError: the folder for them is full or cannot be written.
+    """
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(_TEMPORARY_BYTES))
+    except OSError as error:
+        where = tempfile.tempdir or os.environ.get("TMPDIR", "/tmp")
+        raise UserError(
+            f"Temporary files cannot be written to {where} ({error.strerror}): free some space there, or let the "
+            "environment variable TMPDIR name another folder."
+        ) from None
+
 
 def import_tensorflow_quietly() -> None:
     """Imports TensorFlow; what it printed is shown only if the import fails.

@@ -16,9 +16,9 @@ import stat
 from typing import Any, Literal
 
 from trainer.errors import UserError
-from trainer.storage_errors import NO_BUCKET_MESSAGE, is_remote, reading_or_writing
+from trainer.storage_errors import NO_BUCKET_MESSAGE, is_pattern, is_remote, reading_or_writing
 
-__all__ = ["RunDirectory", "is_remote", "reading_or_writing"]
+__all__ = ["RunDirectory", "is_pattern", "is_remote", "reading_or_writing"]
 
 
 class RunDirectory:
@@ -31,16 +31,18 @@ class RunDirectory:
     path: str
     """Absolute, "~" expanded, no "/" at the end."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, flag: str = "--run_dir") -> None:
         """Names the folder; nothing is read or made.
 
         Args:
           path: a local path, where "~" is the home folder, or `gs://BUCKET/...`.
+          flag: which one gave the path; errors name it.
 
         Raises:
-          UserError: the path is empty, or its scheme is not `gs`.
+          UserError: the path is empty, its scheme is not `gs`, or TensorFlow would take it for a pattern.
         """
-        self.path = _resolved(path)
+        self.path = _resolved(path, flag)
+        self._flag = flag
         self.is_remote = is_remote(self.path)
 
     def __repr__(self) -> str:
@@ -57,7 +59,7 @@ class RunDirectory:
           UserError: it is not allowed to look, or there is no such bucket.
         """
         path = self.join(*names)
-        with reading_or_writing(self.path):
+        with reading_or_writing(self.path, self._flag):
             return _kind(path) is not None
 
     def list(self, *names: str) -> list[str]:
@@ -67,7 +69,7 @@ class RunDirectory:
           UserError: it is not allowed to look, or there is no such bucket.
         """
         path = self.join(*names)
-        with reading_or_writing(self.path):
+        with reading_or_writing(self.path, self._flag):
             if _kind(path) != "folder":
                 return []
             listed = _gfile().listdir(path) if self.is_remote else os.listdir(path)
@@ -76,7 +78,7 @@ class RunDirectory:
     def make_folder(self, *names: str) -> str:
         """Makes a folder and those above it, if they are not there yet, and gives its full path."""
         path = self.join(*names)
-        with reading_or_writing(self.path):
+        with reading_or_writing(self.path, self._flag):
             _make_folder(path)
         return path
 
@@ -87,7 +89,7 @@ class RunDirectory:
           UserError: there is no such file, or it cannot be read.
         """
         path = self.join(*names)
-        with reading_or_writing(self.path):
+        with reading_or_writing(self.path, self._flag):
             if self.is_remote:
                 with _gfile().GFile(path, "rb") as file:
                     content: bytes = file.read()
@@ -105,7 +107,7 @@ class RunDirectory:
           UserError: the disk is full, or the place cannot be written; the old content is still there.
         """
         path = self.join(name)
-        with reading_or_writing(self.path):
+        with reading_or_writing(self.path, self._flag):
             if self.is_remote:
                 with _gfile().GFile(path, "wb") as file:
                     file.write(text.encode())
@@ -122,7 +124,7 @@ class RunDirectory:
           UserError: the disk is full, or the place cannot be written; the file is as it was.
         """
         path = self.join(name)
-        with reading_or_writing(self.path):
+        with reading_or_writing(self.path, self._flag):
             if self.is_remote:
                 with _gfile().GFile(path, "ab") as file:
                     file.write(text.encode())
@@ -133,7 +135,7 @@ class RunDirectory:
     def delete_tree(self, *names: str) -> None:
         """Deletes a file, or a folder with all that is in it; it may be absent already."""
         path = self.join(*names)
-        with reading_or_writing(self.path):
+        with reading_or_writing(self.path, self._flag):
             _delete(path)
 
     def staging(self, *names: str) -> str:
@@ -157,7 +159,7 @@ class RunDirectory:
           *names: where it belongs, inside this run directory.
         """
         path = self.join(*names)
-        with reading_or_writing(self.path):
+        with reading_or_writing(self.path, self._flag):
             if self.is_remote or is_remote(staging):
                 _delete(path)
                 _copy_tree(staging, path)
@@ -177,14 +179,20 @@ class RunDirectory:
                 self.delete_tree(*names, name)
 
 
-def _resolved(path: str) -> str:
+def _resolved(path: str, flag: str) -> str:
     if not path:
-        raise UserError("--run_dir is empty: give a folder, local or gs://.")
+        raise UserError(f"{flag} is empty: give a folder, local or gs://.")
     if not is_remote(path):
-        return os.path.abspath(os.path.expanduser(path))
-    if not re.match(r"gs://[^/]+", path):
-        raise UserError(f"--run_dir={path}: must be a local folder or gs://BUCKET/FOLDER.")
-    return path.rstrip("/")
+        path = os.path.abspath(os.path.expanduser(path))
+    elif re.match(r"gs://[^/]+", path):
+        path = path.rstrip("/")
+    else:
+        raise UserError(f"{flag}={path}: must be a local folder or gs://BUCKET/FOLDER.")
+    if is_pattern(path):
+        raise UserError(
+            f"{path} has one of * ? [ ] \\ in it, and TensorFlow could not read a checkpoint there: give another {flag}."
+        )
+    return path
 
 
 def _gfile() -> Any:

@@ -70,6 +70,11 @@ def is_remote(path: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
 
 
+def is_pattern(path: str) -> bool:
+    """Whether a path has characters that TensorFlow takes for a pattern of names when it looks for a checkpoint."""
+    return re.search(r"[*?\[\]\\]", path) is not None
+
+
 def _local_sentence(code: int, named: str, path: str, flag: str) -> str | None:
     """What to tell the user about an error number of the operating system; None if it is not theirs to mend.
 
@@ -97,6 +102,7 @@ def _local_sentence(code: int, named: str, path: str, flag: str) -> str | None:
         errno.EEXIST: f"{_existing(place)} is a file where a folder is needed: move it away or {another}.",
         errno.EISDIR: f"{place} is a folder where a file is needed: move it away or {another}.",
         errno.ENOENT: f"There is no {place}: check the name or {another}.",
+        errno.ELOOP: f"{path} is a link that leads back to itself: {another}.",
         errno.ENAMETOOLONG: f"The name {place} is too long for this file system: {another}.",
     }
     return sentences.get(code)

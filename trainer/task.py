@@ -23,7 +23,8 @@ from pydantic.fields import FieldInfo
 from trainer.config import Config, field_topic, values_from_json
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
 from trainer.records.console import printable
-from trainer.startup import import_tensorflow_quietly
+from trainer.records.goodput import Stopwatch
+from trainer.startup import import_tensorflow_quietly, require_temporary_folder
 
 FLAGS = flags.FLAGS
 
@@ -75,14 +76,16 @@ def main(argv: Sequence[str]) -> int:
       The exit code (`trainer.errors`).
     """
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    stopwatch = Stopwatch()
     try:
         if len(argv) > 1:
             raise UserError(f"{argv[1]} is not a flag: every argument starts with --, as in --data=folder:PATH.")
         config = config_from_flags(FLAGS, read_text)
-        import_tensorflow_quietly()
-        from trainer import run
+        with stopwatch.measure("startup"):
+            import_tensorflow_quietly()
+            from trainer import run
 
-        return run.execute(config, dry_run=_DRY_RUN.value, quiet=_QUIET.value)
+        return run.execute(config, dry_run=_DRY_RUN.value, quiet=_QUIET.value, stopwatch=stopwatch)
     except UserError as error:
         _print_error(str(error))
         return EXIT_USER
@@ -129,7 +132,7 @@ def read_text(path: str) -> str:
     from trainer.storage import RunDirectory
 
     folder, _, name = path.rpartition("/")
-    return RunDirectory(folder).read_text(name)
+    return RunDirectory(folder, "--config").read_text(name)
 
 
 def _choices(field: FieldInfo) -> tuple[str, ...]:

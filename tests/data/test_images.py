@@ -93,9 +93,11 @@ def test_to_size_resizes_bilinear_and_rounds() -> None:
 
 
 def test_unit_range_ends_at_exactly_one() -> None:
-    values = unit_range(tf.constant([0, 51, 255], tf.uint8))
+    levels = np.arange(256)
+    values = unit_range(tf.constant(levels, tf.uint8))
     assert values.dtype == tf.float32
-    assert values.numpy().tolist() == [0.0, np.float32(0.2), 1.0]
+    assert values.numpy()[[0, 255]].tolist() == [0.0, 1.0]
+    np.testing.assert_array_max_ulp(values.numpy(), (levels / 255).astype(np.float32), maxulp=1)
 
 
 @pytest.fixture
@@ -171,3 +173,9 @@ def test_a_long_look_reports_its_progress(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.undo()
     find_bad_images(source, report=reports.append)
     assert reports == []
+
+
+def test_unit_range_is_the_same_to_the_last_bit_in_a_graph() -> None:
+    levels = tf.range(256, dtype=tf.int32)
+    pixels = tf.cast(levels, tf.uint8)
+    np.testing.assert_array_equal(tf.function(unit_range)(pixels), unit_range(pixels))

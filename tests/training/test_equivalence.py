@@ -37,19 +37,20 @@ def train(steps: int = STEPS, **fields: Any) -> tuple[NDArray[np.float32], run.B
     return np.concatenate(losses), built
 
 
-TWO_REPLICAS = {"strategy": "mirrored", "virtual_devices": 2}
+TWO_REPLICAS: dict[str, Any] = {"strategy": "mirrored", "virtual_devices": 2}
 
 
 @pytest.mark.parametrize(
     "fields",
     [
+        {"data": "digits", "batch_size": 32},
         {"optimizer": "sgd", "learning_rate": 0.002},
         {"optimizer": "adam"},
         {"optimizer": "adam", "dropout": 0.5},
         {"optimizer": "momentum", "learning_rate": 0.001, "clip_norm": 0.5, "weight_decay": 0.01},
         {"optimizer": "adamw", "weight_decay": 0.1, "label_smoothing": 0.1, "augment": ("flip",)},
     ],
-    ids=["sgd", "adam", "dropout", "clipped momentum with decay", "adamw"],
+    ids=["defaults", "sgd", "adam", "dropout", "clipped momentum with decay", "adamw"],
 )
 def test_two_replicas_train_like_one(fields: dict[str, Any]) -> None:
     one, built_one = train(**fields)

@@ -35,6 +35,9 @@ _OTHER_FORMATS = {
     ".svg": "SVG",
 }
 
+_CONTROL_CODES = ("Cc", "Zl", "Zp")
+"""Unicode categories that no class name may have: an export lists its labels line by line."""
+
 # What desktops and archive programs leave behind in folders, in lower case.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
@@ -176,6 +179,9 @@ def _class_folders(root: str) -> dict[str, str]:
         if not _is_unicode(entry.name):
             raise UserError(f"The name of folder {root}/{_printable(entry.name)} is not valid UTF-8: rename it.")
         name = _normalised(entry.name)
+        if any(unicodedata.category(character) in _CONTROL_CODES for character in name):
+            shown = name.encode("unicode_escape").decode()
+            raise UserError(f"The name of folder {root}/{shown} has a line end or control code in it: rename it.")
         if name in folders:
             raise UserError(f"Folder {root} has two folders {name} that differ in Unicode form alone: rename one.")
         folders[name] = entry.name

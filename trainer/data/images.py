@@ -96,7 +96,8 @@ def to_size(pixels: tf.Tensor, size: int) -> tf.Tensor:
 
 def unit_range(pixels: tf.Tensor) -> tf.Tensor:
     """uint8 of any shape -> float32 in [0, 1]: what Hub modules expect. Cheap enough to run on the device."""
-    return tf.cast(pixels, tf.float32) / 255.0
+    # A product: graphs turn a division by a constant into one, and eager code, which does not, would differ by a bit.
+    return tf.cast(pixels, tf.float32) * (1 / 255)
 
 
 def find_bad_images(

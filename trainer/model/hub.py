@@ -21,6 +21,7 @@ from trainer.errors import UserError
 from trainer.model import tf1
 from trainer.model.endpoint import Endpoint, choose_image_size, find_features, first_line, image_spec, shown
 from trainer.model.handles import saved_model_inside_hint
+from trainer.storage import is_pattern
 
 Kind = Literal["reusable", "signature", "tf1"]
 
@@ -119,6 +120,8 @@ def _load(path: str, handle: str) -> Any:
         return tf.saved_model.load(path, tags=tags)
     except _LOAD_ERRORS as error:
         way_out = "--repair_hub_cache checks and mends a cached download" if "://" in handle else "take a fresh copy"
+        if is_pattern(path):
+            way_out = "it takes * ? [ ] \\ in a path for a pattern, so rename the folder"
         raise UserError(
             f"--backbone={handle}: TensorFlow cannot load {path} ({first_line(error)}): {way_out}."
         ) from error

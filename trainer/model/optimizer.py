@@ -55,7 +55,7 @@ class Schedule:
 def build_schedule(config: Config, examples: int, total_steps: int) -> Schedule:
     """The schedule of a run over `examples` training images an epoch and `total_steps` steps."""
     warmup_steps = config.warmup * examples / config.batch_size
-    return Schedule(config.schedule, config.learning_rate, warmup_steps, total_steps)
+    return Schedule(config.schedule, config.peak_learning_rate, warmup_steps, total_steps)
 
 
 class LossScale(tf.Module):

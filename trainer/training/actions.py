@@ -144,6 +144,11 @@ class SaveCheckpoint:
             self._store.save(position, self._model, self._optimizer)
 
 
+def best_result(best: Best | None) -> BestResult | None:
+    """What status.json says of the best checkpoint."""
+    return BestResult(best.step, best.epoch, best.accuracy, best.loss) if best else None
+
+
 class WriteStatus:
     """Brings status.json up to date at every boundary."""
 
@@ -172,13 +177,13 @@ class WriteStatus:
         if not boundary.compiled:
             self._images += len(boundary.steps) * self._global_batch
             self._seconds += boundary.seconds
-        progress, best = boundary.progress, self._save.best
+        progress = boundary.progress
         self._status.update(
             step=progress.step,
             epoch=progress.epoch,
             train=dict(progress.train),
             validation=dict(progress.validation),
-            best=BestResult(best.step, best.epoch, best.accuracy, best.loss) if best else None,
+            best=best_result(self._save.best),
             images_per_second=self._images / self._seconds if self._seconds else None,
             seconds=self._stopwatch.seconds(),
         )

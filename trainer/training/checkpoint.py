@@ -161,11 +161,11 @@ class CheckpointStore:
                 (status.assert_consumed if optimizer else status.assert_existing_objects_matched)()
                 if not optimizer:
                     status.expect_partial()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
+        except (AssertionError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"The checkpoint {path} does not fit this model or is damaged ({reason}); give another --run_dir or "
-                "--resume."
+                f"The checkpoint {path} does not fit this model or is damaged ({reason}): give the configuration that "
+                "saved it, or delete its folder to go on from the one before."
             ) from error
 
 

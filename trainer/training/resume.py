@@ -62,7 +62,7 @@ def choose_start(config: Config, run: RunDirectory, data_fingerprint: str) -> St
         _check_free(run)
     if config.resume in ("auto", "never"):
         return Start(None, own)
-    other = RunDirectory(config.resume)
+    other = RunDirectory(config.resume, "--resume")
     store = CheckpointStore(other)
     position = store.latest()
     if position is None:
