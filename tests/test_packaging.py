@@ -1,4 +1,7 @@
-"""What setup.py asks for, and that a TPU machine never gets a second TensorFlow. Reads installed metadata, no network."""
+"""What setup.py asks for, and that a TPU machine never gets a second TensorFlow.
+
+Reads the metadata of what is installed, and no network.
+"""
 
 import re
 import runpy
@@ -8,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import setuptools
+import setuptools  # type: ignore[import-untyped]
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 

@@ -132,9 +132,7 @@ class Session:
     console: Console
 
 
-def execute(
-    config: Config, *, dry_run: bool = False, quiet: bool = False, stopwatch: Stopwatch | None = None
-) -> int:
+def execute(config: Config, *, dry_run: bool = False, quiet: bool = False, stopwatch: Stopwatch | None = None) -> int:
     """Does what the configuration says.
 
     Args:
@@ -173,7 +171,7 @@ def execute(
         status.write(run)
     session = Session(prepared, built, progress, best, run, status, stopwatch, console)
     try:
-        with _naming_full_memory():
+        with _naming_full_memory(), contextlib.closing(console):
             _tell_the_story(session)
     except KeyboardInterrupt:
         _write_ending(run, status, "preempted", "interrupted from the keyboard")

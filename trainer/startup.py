@@ -39,6 +39,8 @@ def import_tensorflow_quietly() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    # For 5 seconds TensorFlow believes what it knew of an object on gs://, though another writer has replaced it.
+    os.environ.setdefault("GCS_STAT_CACHE_MAX_AGE", "0")
     with _standard_error_held_back():
         import tensorflow as tf
     from absl import logging

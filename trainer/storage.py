@@ -190,7 +190,7 @@ def _resolved(path: str, flag: str) -> str:
         raise UserError(f"{flag}={path}: must be a local folder or gs://BUCKET/FOLDER.")
     if is_pattern(path):
         raise UserError(
-            f"{path} has one of * ? [ ] \\ in it, and TensorFlow could not read a checkpoint there: give another {flag}."
+            f"{path} has one of * ? [ ] \\ in it: TensorFlow could not read a checkpoint there, so give another {flag}."
         )
     return path
 

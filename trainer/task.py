@@ -81,6 +81,7 @@ def main(argv: Sequence[str]) -> int:
         if len(argv) > 1:
             raise UserError(f"{argv[1]} is not a flag: every argument starts with --, as in --data=folder:PATH.")
         config = config_from_flags(FLAGS, read_text)
+        require_temporary_folder()
         with stopwatch.measure("startup"):
             import_tensorflow_quietly()
             from trainer import run
