@@ -63,10 +63,14 @@ PROBE_IMAGES = 8
 """How many images the parity gate asks about."""
 
 SAMPLE_NOTE = """\
-This was the built-in sample. With your own images, in one folder a class, and a pretrained module:
-  python -m trainer.task --data=folder:PHOTOS --backbone=HANDLE
-HANDLE is a folder, gs:// or https://tfhub.dev/google/imagenet/mobilenet_v2_100_224/feature_vector/5;
---dry_run shows the plan, --train_backbone fine-tunes, --help has all flags."""
+This was the built-in sample. With your own images, in one
+folder a class, and a pretrained module:
+  python -m trainer.task --data=folder:PHOTOS \\
+    --backbone=HANDLE
+HANDLE is a folder, gs:// or https://, such as
+https://tfhub.dev/google/imagenet/mobilenet_v2_100_224/feature_vector/5
+--dry_run shows the plan, --train_backbone fine-tunes,
+--help has all flags."""
 
 
 @dataclass(frozen=True)
@@ -226,34 +230,38 @@ def training_input(
 def describe(prepared: Prepared, model: Classifier, progress: Progress, console: Console) -> None:
     """Tells what will be done: devices, images, model, steps, and which of them are done already."""
     config, cluster, source, splits = prepared.config, prepared.cluster, prepared.source, prepared.splits
-    console.note(f"devices  {cluster.description}")
+    console.entry("devices", cluster.description)
     if cluster.hint:
-        console.note(f"         {cluster.hint}")
-    console.note(
-        f"images   {source.name}: {len(source)} of {len(source.class_names)} classes; {len(prepared.train)} to train, "
-        f"{len(splits.validation)} to validate, {len(splits.test)} to test"
+        console.entry("", cluster.hint)
+    console.entry(
+        "images",
+        f"{source.name}: {len(source)} of {len(source.class_names)} classes; {len(prepared.train)} to train, "
+        f"{len(splits.validation)} to validate, {len(splits.test)} to test",
     )
     if source.skipped:
-        console.warning(f"{len(source.skipped)} files were skipped because they cannot be decoded; see status.json.")
+        console.warning(
+            f"{_counted(len(source.skipped), 'file')} cannot be decoded and will not be used; status.json lists which."
+        )
     trained, total = _parameters(model.trainable_variables), _parameters(model.variables)
     size = model.backbone.image_size
-    console.note(f"model    {config.backbone} at {size} x {size} pixels: {total:,} parameters, {trained:,} trained")
+    console.entry("model", f"{config.backbone} at {size} x {size} pixels: {total:,} parameters, {trained:,} trained")
     per_replica = cluster.replica_batch(config.batch_size)
     shared = f", {per_replica} a replica" if cluster.replicas > 1 else ""
-    console.note(
-        f"plan     {_counted(config.epochs, 'epoch')}, {_counted(prepared.steps_total, 'step')} of "
-        f"{_counted(config.batch_size, 'image')}{shared}"
+    console.entry(
+        "plan",
+        f"{_counted(config.epochs, 'epoch')}, {_counted(prepared.steps_total, 'step')} of "
+        f"{_counted(config.batch_size, 'image')}{shared}",
     )
-    console.note(f"rate     {config.optimizer}, {config.schedule} from {config.peak_learning_rate:g}")
+    console.entry("rate", f"{config.optimizer}, {config.schedule} from {config.peak_learning_rate:g}")
     if progress.step:
-        console.note(f"resume   from step {progress.step}, epoch {progress.epoch}")
+        console.entry("resume", f"from step {progress.step}, epoch {progress.epoch}")
 
 
 def _tell_the_story(session: Session) -> None:
     prepared, source, splits = session.prepared, session.prepared.source, session.prepared.splits
     with session.stopwatch.measure("startup"):
         describe(prepared, session.built.model, session.progress, session.console)
-        session.console.note(f"run      {session.run.path}")
+        session.console.entry("run", session.run.path)
         evaluator = Evaluator(prepared.cluster, session.built.model, source, prepared.config.batch_size)
     with naming_bad_images(source, session.console.note):
         best_step = _train(session, evaluator)
@@ -378,7 +386,7 @@ def _say_result(session: Session) -> None:
     if status.test:
         test = status.test
         chosen = f", checkpoint of epoch {status.best.epoch}" if status.best else ""
-        console.note(f"test     accuracy {test.accuracy:.4f}, loss {test.loss:.4f} on {test.examples} images{chosen}")
-    console.note(f"export   {status.export}")
+        console.entry("test", f"accuracy {test.accuracy:.4f}, loss {test.loss:.4f} on {test.examples} images{chosen}")
+    console.entry("export", f"{status.export}")
     if config.data == "digits" and not config.uses_hub_module:
         console.note(SAMPLE_NOTE)

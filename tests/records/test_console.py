@@ -186,6 +186,18 @@ class TestTerminal:
         assert rows[start : start + len(lines)] == lines
         assert max(map(len, lines)) < columns
 
+    def test_an_entry_goes_on_under_its_text_and_no_word_is_cut(self, terminal: Callable[[int], Terminal]) -> None:
+        narrow, wide, log = terminal(30), terminal(100), io.StringIO()
+        for out in (narrow, wide, log):
+            Console(out=out, err=out).entry("images", "folder /photos/two\nlines: 9 to train, 2 to test")
+        assert narrow.getvalue().splitlines() == [
+            "images   folder",
+            "         /photos/two\\nlines: 9",
+            "         to train, 2 to test",
+        ]
+        whole = "images   folder /photos/two\\nlines: 9 to train, 2 to test\n"
+        assert wide.getvalue() == log.getvalue() == whole
+
     def test_notes_and_warnings_stand_above_the_bar_as_they_are(self, terminal: Callable[[int], Terminal]) -> None:
         out = terminal(60)
         console = run_through(out, err=out)

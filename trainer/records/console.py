@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 10.0
 """In a log, progress within an epoch is told at most this often."""
+
+_TITLE_WIDTH = 9
+"""Columns of the titles of `Console.entry`."""
 
 _REMEMBERED = 50
 """How many calls of `progress` the time that is left is judged by."""
@@ -61,6 +65,16 @@ class Console:
         """Prints a line, above the bar if there is one."""
         if not self._quiet:
             self._print(self._out, text)
+
+    def entry(self, title: str, text: str) -> None:
+        """Prints a line of a table: a short title and a text, with one or more lines for it on a narrow terminal."""
+        indent = " " * _TITLE_WIDTH
+        line = f"{title:<{_TITLE_WIDTH}}{printable(text, None)}".replace("\n", "\\n")
+        if len(line) > self._width():
+            line = textwrap.fill(
+                line, self._width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+        self.note(line)
 
     def warning(self, text: str) -> None:
         """Prints a line to standard error, quiet or not."""
