@@ -99,6 +99,24 @@ def test_resumed_run_ends_like_an_undisturbed_one_bit_for_bit(
     assert next(read) == next(read)
 
 
+def test_a_checkpoint_counts_only_once_its_position_is_written(
+    tmp_path: Path, no_export: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = RunDirectory.write_text
+
+    def stop_at_the_second_position(self: RunDirectory, name: str, text: str) -> None:
+        if name.endswith("position.json") and json.loads(text)["epoch"] == 2:
+            raise KeyboardInterrupt
+        write(self, name, text)
+
+    monkeypatch.setattr(RunDirectory, "write_text", stop_at_the_second_position)
+    config = Config(**TINY, run_dir=str(tmp_path / "r"))
+    assert run.execute(config, quiet=True) == EXIT_PREEMPTED
+    assert len(list((tmp_path / "r" / "checkpoints").glob("step-*"))) == 2
+    latest = CheckpointStore(RunDirectory(config.run_dir)).latest()
+    assert latest is not None and latest.epoch == 1
+
+
 def test_a_finished_run_is_left_alone(tmp_path: Path, no_export: None, capsys: pytest.CaptureFixture[str]) -> None:
     config = Config(**TINY, run_dir=str(tmp_path / "r"))
     run.execute(config, quiet=True)

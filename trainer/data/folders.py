@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.errors import UserError
+from trainer.storage import is_remote
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 """Lower-case extensions of the files that are taken for images."""
@@ -90,11 +91,6 @@ class _ClassFolder(NamedTuple):
     files: list[str]
     sizes: list[int]
     unusable: list[SkippedImage]
-
-
-def is_remote(path: str) -> bool:
-    """Whether `path` is reached through `tf.io.gfile` only, as `gs://bucket/photos` is."""
-    return "://" in path
 
 
 def list_class_folders(root: str, classes: Collection[str], report: Callable[[str], None]) -> FolderListing:

@@ -20,10 +20,10 @@ from trainer.data.folders import (
     SkippedImage,
     bad_images_error,
     choose_classes,
-    is_remote,
     list_class_folders,
     no_image_error,
 )
+from trainer.storage import is_remote
 
 if TYPE_CHECKING:
     import tensorflow as tf

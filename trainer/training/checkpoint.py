@@ -135,12 +135,12 @@ class CheckpointStore:
         with reading_or_writing(self._run.path):
             try:
                 _state(model, optimizer).write(f"{staging}/{_VARIABLES}")
-                with tf.io.gfile.GFile(f"{staging}/{_POSITION_FILE}", "w") as file:
-                    file.write(position.to_json())
                 self._run.publish_tree(staging, FOLDER, _name(position.step))
             except BaseException:
                 tf.io.gfile.rmtree(staging)
                 raise
+            # Last, because on gs:// a folder is published object by object: only this says that all are there.
+            self._run.write_text(f"{FOLDER}/{_name(position.step)}/{_POSITION_FILE}", position.to_json())
         for step in self.steps():
             if step not in (position.step, position.best_step):
                 self._run.delete_tree(FOLDER, _name(step))

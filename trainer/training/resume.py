@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from trainer.config import Config
 from trainer.errors import UserError
+from trainer.records.status import FILE_NAME as STATUS_FILE
 from trainer.storage import RunDirectory
 from trainer.training.checkpoint import CheckpointStore, Position
 
 CONFIG_FILE = "config.json"
-STATUS_FILE = "status.json"
 
 
 @dataclass(frozen=True)
