@@ -1,4 +1,4 @@
-"""One TensorFlow for all tests: two logical CPU devices, and the real data where it is present."""
+"""One TensorFlow for all tests: four logical CPU devices, and the real data where it is present."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import pytest
 import tensorflow as tf
 
-VIRTUAL_DEVICES = 2
+VIRTUAL_DEVICES = 4
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * VIRTUAL_DEVICES

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from trainer.config import Config, parse_data
+from trainer.config import Config
+from trainer.config_values import parse_data
 from trainer.errors import UserError
 
 
@@ -41,7 +42,7 @@ def test_lists_are_read_as_on_the_command_line() -> None:
         ({"splits": "0,50,50"}, "the first above 0"),
         ({"augment": "flip,spin"}, "--augment=flip,spin: each must be 'flip', 'crop' or 'color'"),
         ({"epoch": 3}, "There is no field epoch. Did you mean epochs?"),
-        ({"strategy": "mirored"}, "--strategy=mirored: must be 'default' or 'mirrored'"),
+        ({"strategy": "mirored"}, "--strategy=mirored: must be 'default', 'mirrored', 'multi_worker' or 'tpu'"),
         ({"classes": "daisy"}, "at least two different classes"),
         ({"virtual_devices": 2}, "--virtual_devices=2 needs --strategy=mirrored"),
         (

@@ -9,7 +9,8 @@ import pytest
 from absl import flags
 
 from trainer import task
-from trainer.config import Config, field_topic
+from trainer.config import Config
+from trainer.config_fields import field_topic
 from trainer.errors import EXIT_USER, UserError
 
 README = Path(__file__).resolve().parents[1] / "README.md"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from trainer.config import Config, batch_size_problem
+from trainer.config import Config
+from trainer.config_errors import batch_size_problem
 from trainer.errors import UserError
 
 

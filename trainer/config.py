@@ -4,311 +4,33 @@ One frozen, typed, validated object that says everything a run needs, and nothin
 from flags and JSON (`trainer.task`), written into the run directory as `config.json`, and read again to resume,
 to compare and to submit. It imports no TensorFlow, so that `launch` can validate a job in a fraction of a second.
 
-Every field is a flag of `trainer.task`. A field's `topic` puts it under a heading in the README; `changes_result`
-says whether it belongs to the fingerprint: what the weights depend on, and not where and how fast they come about.
+`trainer.config_fields` lists what can be set; here it is checked together, and here stands what follows from it.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from datetime import datetime
+from typing import Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError, field_validator, model_validator
 
+from trainer.config_errors import batch_size_problem, sentence, shown, values_from_json
+from trainer.config_fields import BUILT_IN_BACKBONE, Fields, changes_result
+from trainer.config_values import BALANCED, DataSpec, RateScale, parse_class_weights, parse_data, parse_rate_scale
 from trainer.errors import UserError
 
-BUILT_IN_BACKBONE = "convnet"
-"""The backbone that needs no download: a small convolutional network, trained from scratch."""
-
-DEFAULT_SYNTHETIC_CLASSES = 4
-
-Topic = Literal["Where it runs", "Data", "Model", "Optimization", "Run directory"]
-Augmentation = Literal["flip", "crop", "color"]
-DataKind = Literal["digits", "folder", "synthetic"]
+DEFAULT_RUNS_FOLDER = "runs"
+"""Where runs go that are given no directory."""
 
 
-class DataSpec(NamedTuple):
-    """`--data` taken apart: `folder:/photos` is kind "folder" and argument "/photos"."""
-
-    kind: DataKind
-    argument: str
-
-    @property
-    def synthetic_classes(self) -> int:
-        """How many classes `synthetic[:CLASSES]` asks for."""
-        return int(self.argument) if self.argument else DEFAULT_SYNTHETIC_CLASSES
-
-
-def parse_data(spec: str) -> DataSpec:
-    """Takes `--data` apart.
-
-    Raises:
-      ValueError: not one of `digits`, `folder:PATH`, `synthetic[:CLASSES]`; the message says which are accepted.
-    """
-    kind, colon, argument = spec.partition(":")
-    if kind not in get_args(DataKind):
-        near = difflib.get_close_matches(kind, get_args(DataKind), 1)
-        if not near and ("/" in spec or spec.startswith((".", "~"))):
-            raise ValueError(f"a folder of images is given as folder:{spec}")
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"must be digits, folder:PATH or synthetic[:CLASSES]{hint}")
-    if kind == "folder" and not argument:
-        raise ValueError("must name the folder, as in folder:PATH")
-    if kind == "digits" and colon:
-        raise ValueError("digits takes nothing after it")
-    if kind == "synthetic" and colon and not (argument.isdecimal() and 2 <= int(argument) <= 1000):
-        raise ValueError("synthetic takes a number of classes from 2 to 1000, as in synthetic:4")
-    return DataSpec(kind, argument)  # type: ignore[arg-type]
-
-
-def _comma_separated(value: object) -> object:
-    """Lets a list field be written as on the command line: "75,15,10"."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",")] if value.strip() else []
-    return value
-
-
-def _three_parts(value: object) -> object:
-    parts = _comma_separated(value)
-    if not isinstance(parts, (list, tuple)) or len(parts) != 3:
-        raise ValueError("must be three percentages that add up to 100, as in 75,15,10")
-    return parts
-
-
-def _checked_data(spec: str) -> str:
-    parse_data(spec)
-    return spec
-
-
-def _field(
-    default: Any,
-    topic: Topic,
-    description: str,
-    *,
-    changes_result: bool = True,
-    **constraints: Any,
-) -> Any:
-    return Field(
-        default=default,
-        description=description,
-        json_schema_extra={"topic": topic, "changes_result": changes_result},
-        **constraints,
-    )
-
-
-class Config(BaseModel):
+class Config(Fields):
     """What a run is: the flags of `trainer.task`, checked.
 
     Constructing one raises pydantic's `ValidationError`; `Config.parse` turns that into the sentence a user reads.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-    strategy: Literal["default", "mirrored"] = _field(
-        "default",
-        "Where it runs",
-        "Where the replicas run. default: the best single device. mirrored: every GPU of this machine, or "
-        "--virtual_devices CPU replicas.",
-        changes_result=False,
-    )
-    virtual_devices: int = _field(
-        0,
-        "Where it runs",
-        "Split the CPU into this many devices, one replica each, to try --strategy=mirrored without a GPU. 0: no.",
-        changes_result=False,
-        ge=0,
-        le=64,
-    )
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = _field(
-        "float32",
-        "Where it runs",
-        "Number format of the layers' arithmetic; weights stay float32. mixed_float16 scales the loss. A Hub "
-        "module computes as its publisher saved it: the format applies to the layers that are ours.",
-    )
-    steps_per_loop: int = _field(
-        0,
-        "Where it runs",
-        "Training steps that run in one call without returning to Python. 0: picked so that a call takes about "
-        "half a second.",
-        changes_result=False,
-        ge=0,
-    )
-
-    data: Annotated[str, AfterValidator(_checked_data)] = _field(
-        "digits",
-        "Data",
-        "The labelled images. digits: 1797 handwritten digits that come with scikit-learn. folder:PATH: one "
-        "folder of images a class, local or gs://. synthetic[:CLASSES]: generated images, for speed tests.",
-    )
-    classes: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = _field(
-        (),
-        "Data",
-        "Use only these classes, separated by commas. Empty: all.",
-    )
-    splits: Annotated[tuple[int, int, int], BeforeValidator(_three_parts)] = _field(
-        (75, 15, 10),
-        "Data",
-        "Percent of the images for training, validation and test. Which image goes where depends on its name "
-        "alone: neither the seed nor files that are added later move it.",
-    )
-    examples_per_class: int = _field(
-        0,
-        "Data",
-        "Train on at most this many images a class, drawn with --seed; validation and test stay whole. 0: all.",
-        ge=0,
-    )
-    augment: Annotated[tuple[Augmentation, ...], BeforeValidator(_comma_separated)] = _field(
-        (),
-        "Data",
-        "Random changes to the training images, separated by commas. flip: left and right. crop: a part of at "
-        "least a third of the area. color: brightness, contrast and saturation.",
-    )
-    resize: Literal["crop", "squash"] = _field(
-        "crop",
-        "Data",
-        "How a picture becomes square. crop: the square in its middle. squash: all of it, out of proportion, as the "
-        "Hub tutorials do.",
-    )
-    on_bad_image: Literal["fail", "skip"] = _field(
-        "fail",
-        "Data",
-        "What to do about a file that cannot be decoded. fail: stop and name it. skip: look through all files "
-        "first, leave the bad ones out, and list them in status.json.",
-        changes_result=False,  # Which images are used does, and for those stands `Source.fingerprint`.
-    )
-
-    backbone: str = _field(
-        BUILT_IN_BACKBONE,
-        "Model",
-        "What turns an image into a feature vector. convnet: a small network of our own, trained from scratch. "
-        "Otherwise a TensorFlow Hub handle: a folder, gs://, or https://.",
-    )
-    train_backbone: bool = _field(
-        False,
-        "Model",
-        "Train the Hub module's variables too (fine-tuning), not only the classification head.",
-    )
-    backbone_statistics: Literal["keep", "update"] = _field(
-        "keep",
-        "Model",
-        "With --train_backbone: keep the module's batch-norm moving statistics as published, or update them "
-        "from the batches (averaged over replicas after every step).",
-    )
-    image_size: int = _field(
-        0,
-        "Model",
-        "Height and width, in pixels, that images are resized to. 0: what the module expects.",
-        ge=0,
-        le=4096,
-    )
-    dropout: float = _field(
-        0.0,
-        "Model",
-        "Fraction of the feature vector that is dropped in training, from 0 to below 1.",
-        ge=0,
-        lt=1,
-    )
-    hub_mirror: str = _field(
-        "",
-        "Model",
-        "Fetch https://tfhub.dev/… handles from this host instead, such as https://hub.tensorflow.google.cn.",
-        changes_result=False,
-    )
-    repair_hub_cache: bool = _field(
-        False,
-        "Model",
-        "If the cached copy of the module is incomplete, delete it and fetch it again.",
-        changes_result=False,
-    )
-
-    batch_size: int = _field(
-        32,
-        "Optimization",
-        "Images a training step, over all replicas together (the global batch).",
-        ge=1,
-        le=2**20,
-    )
-    epochs: int = _field(10, "Optimization", "Passes over the training images.", ge=1, le=1_000_000)
-    optimizer: Literal["sgd", "momentum", "adam", "adamw", "rmsprop"] = _field(
-        "adam",
-        "Optimization",
-        "The update rule. momentum is SGD with Nesterov momentum 0.9.",
-    )
-    learning_rate: float = _field(
-        0.0,
-        "Optimization",
-        "Peak learning rate. 0: by what is trained, 8e-3 for a head on a frozen module, 3e-4 for fine-tuning, 1e-3 "
-        "for the built-in network.",
-        ge=0,
-        lt=1e3,
-    )
-    schedule: Literal["constant", "cosine", "linear"] = _field(
-        "cosine",
-        "Optimization",
-        "How the learning rate falls from its peak; cosine and linear end at zero.",
-    )
-    warmup: float = _field(
-        0.0,
-        "Optimization",
-        "Epochs, whole or not, over which the learning rate rises to its peak.",
-        ge=0,
-    )
-    weight_decay: float = _field(
-        0.0,
-        "Optimization",
-        "Pull of the weights towards zero, not applied to biases and norm scales. adamw decays the weights "
-        "beside the update; the others add it to the gradient (L2).",
-        ge=0,
-        lt=1,
-    )
-    label_smoothing: float = _field(
-        0.0,
-        "Optimization",
-        "Share of each label's probability that is spread over all classes, from 0 to below 1.",
-        ge=0,
-        lt=1,
-    )
-    clip_norm: float = _field(
-        0.0,
-        "Optimization",
-        "Largest global norm of the gradient, taken after the sum over replicas. 0: no limit.",
-        ge=0,
-        allow_inf_nan=False,
-    )
-    seed: int = _field(
-        0,
-        "Optimization",
-        "Everything random derives from it: initial weights, order, augmentation, dropout.",
-        ge=0,
-        lt=2**31,
-    )
-
-    run_dir: str = _field(
-        "",
-        "Run directory",
-        "Where the run leaves everything, local or gs://. Empty: a new folder under runs/.",
-        changes_result=False,
-    )
-    resume: str = _field(
-        "auto",
-        "Run directory",
-        "auto: go on where --run_dir stopped, or start. never: start, and refuse a run_dir that holds a run. "
-        "PATH: start from the last checkpoint of that run directory, position and optimizer included.",
-        changes_result=False,
-    )
 
     @field_validator("*")
     @classmethod
@@ -320,27 +42,48 @@ class Config(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _check_together(self) -> Config:
-        parse_data(self.data)
+    def _check_data(self) -> Config:
         if sum(self.splits) != 100 or min(self.splits) < 0 or self.splits[0] == 0:
             raise ValueError(
-                f"--splits={','.join(map(str, self.splits))}: must be three percentages that add up to 100, the "
+                f"--splits={shown(self.splits)}: must be three percentages that add up to 100, the "
                 "first above 0, as in 75,15,10"
             )
         if len(set(self.classes)) != len(self.classes) or len(self.classes) == 1:
             raise ValueError(f"--classes={','.join(self.classes)}: must name at least two different classes")
-        if self.virtual_devices and self.strategy != "mirrored":
-            raise ValueError(f"--virtual_devices={self.virtual_devices} needs --strategy=mirrored, not {self.strategy}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_place(self) -> Config:
+        if self.virtual_devices and self.strategy not in ("mirrored", "multi_worker"):
+            raise ValueError(
+                f"--virtual_devices={self.virtual_devices} needs --strategy=mirrored or multi_worker, not "
+                f"{self.strategy}"
+            )
         if self.virtual_devices and self.batch_size % self.virtual_devices:
             raise ValueError(batch_size_problem(self.batch_size, self.virtual_devices))
+        if not self.tpu:
+            raise ValueError("--tpu is empty: give local, the name of a Cloud TPU, or grpc://HOST:PORT")
+        if not self.resume:
+            raise ValueError("--resume is empty: give auto, never, or the run directory to go on from")
+        return self
+
+    @model_validator(mode="after")
+    def _check_training(self) -> Config:
         if not self.backbone:
             raise ValueError("--backbone is empty: give convnet or a TensorFlow Hub handle")
         if self.hub_mirror and not re.match(r"https?://[^/]+", self.hub_mirror):
             raise ValueError(f"--hub_mirror={self.hub_mirror}: must be a host such as https://hub.tensorflow.google.cn")
         if self.warmup > self.epochs:
             raise ValueError(f"--warmup={self.warmup:g} is longer than the {self.epochs} --epochs")
-        if not self.resume:
-            raise ValueError("--resume is empty: give auto, never, or the run directory to go on from")
+        if (self.schedule == "step") != bool(self.decay_epochs):
+            raise ValueError(
+                f"--schedule={self.schedule} with --decay_epochs={shown(self.decay_epochs)}: step needs the epochs at "
+                "which the rate falls, as in --decay_epochs=5,8, and the others take none"
+            )
+        if list(self.decay_epochs) != sorted(set(self.decay_epochs)):
+            raise ValueError(f"--decay_epochs={shown(self.decay_epochs)}: must ascend")
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise ValueError(f"--batch_size={self.batch_size}: --mixup and --cutmix pair images, so it must be even")
         return self
 
     @property
@@ -360,16 +103,41 @@ class Config(BaseModel):
 
     @property
     def peak_learning_rate(self) -> float:
-        """`learning_rate`, or the one that suits what is trained.
+        """`learning_rate`, or the one that suits what is trained; scaled if `learning_rate_batch` says so.
 
         For Adam; the head's was the best of 1e-3, 2e-3, 4e-3 and 8e-3 on random splits of the flower photos
         (2026-11), the one for fine-tuning is what README's recipe was measured with.
         """
-        if self.learning_rate:
-            return self.learning_rate
-        if not self.uses_hub_module:
-            return 1e-3
-        return 3e-4 if self.train_backbone else 8e-3
+        rate = self.learning_rate
+        if not rate:
+            rate = 3e-4 if self.train_backbone else 8e-3
+            rate = rate if self.uses_hub_module else 1e-3
+        return rate * self.batch_size / self.learning_rate_batch if self.learning_rate_batch else rate
+
+    @property
+    def rate_scales(self) -> list[RateScale]:
+        """`lr_scale`, taken apart."""
+        return [parse_rate_scale(entry) for entry in self.lr_scale]
+
+    @property
+    def balances_classes(self) -> bool:
+        """Whether class weights come from the classes' sizes."""
+        return self.class_weights == (BALANCED,)
+
+    @property
+    def named_class_weights(self) -> dict[str, float]:
+        """The weights that `class_weights` names, by class."""
+        return parse_class_weights(self.class_weights)
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether training images are mixed in pairs."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def suggested_run_dir(self, moment: datetime) -> str:
+        """A folder named by time, data and backbone, such as runs/20261121-093000-digits-convnet."""
+        backbone = re.sub(r"[^A-Za-z0-9]+", "-", self.backbone.rstrip("/").split("://")[-1]).strip("-")[-40:]
+        return f"{DEFAULT_RUNS_FOLDER}/{moment:%Y%m%d-%H%M%S}-{self.data_spec.kind}-{backbone}"
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Config:
@@ -381,7 +149,7 @@ class Config(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            sentences = dict.fromkeys(_sentence(detail, values) for detail in error.errors())
+            sentences = dict.fromkeys(sentence(detail, values, cls.model_fields) for detail in error.errors())
             raise UserError(" ".join(sentences)) from None
 
     @classmethod
@@ -411,7 +179,7 @@ class Config(BaseModel):
         A folder's path is not among them: the images are, and `Source.fingerprint` stands for those.
         """
         dumped = self.model_dump(mode="json")
-        identity = {name: dumped[name] for name, field in type(self).model_fields.items() if _changes_result(field)}
+        identity = {name: dumped[name] for name, field in type(self).model_fields.items() if changes_result(field)}
         if self.data_spec.kind == "folder":
             identity["data"] = "folder"
         return identity
@@ -425,82 +193,7 @@ class Config(BaseModel):
         """What differs in the fields that change the result, as "--field is A here and B there" (`other`)."""
         mine, theirs = self.identity(), other.identity()
         return [
-            f"--{name} is {_shown(mine[name])} here and {_shown(theirs[name])} there"
+            f"--{name} is {shown(mine[name])} here and {shown(theirs[name])} there"
             for name in mine
             if mine[name] != theirs[name]
         ]
-
-
-def batch_size_problem(batch_size: int, replicas: int) -> str:
-    """The sentence for a global batch that the replicas do not divide, with the nearest sizes that they do."""
-    below, above = batch_size // replicas * replicas, (batch_size // replicas + 1) * replicas
-    choices = f"{below} or {above}" if below else f"{above}"
-    return f"--batch_size={batch_size} cannot be shared by {replicas} replicas; take {choices}"
-
-
-def values_from_json(text: str, *, origin: str) -> dict[str, Any]:
-    """The fields of a JSON config as they stand there, unchecked.
-
-    Raises:
-      UserError: `text` is not a JSON object.
-    """
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{origin} is not JSON ({error}).") from None
-    if not isinstance(values, dict):
-        raise UserError(f'{origin} must be a JSON object of fields such as {{"epochs": 5}}.')
-    return values
-
-
-def field_topic(field: FieldInfo) -> Topic:
-    """The heading under which the field stands in the README and in `--help`."""
-    assert isinstance(field.json_schema_extra, dict)
-    return field.json_schema_extra["topic"]  # type: ignore[return-value]
-
-
-def _changes_result(field: FieldInfo) -> bool:
-    assert isinstance(field.json_schema_extra, dict)
-    return bool(field.json_schema_extra["changes_result"])
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value)) or "empty"
-    return "empty" if value == "" else str(value)
-
-
-_PLAINER_MESSAGES = {
-    "int_parsing": "must be a whole number",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-    "string_type": "must be a text",
-    "tuple_type": "must be names, separated by commas",
-}
-"""What is said instead of pydantic's own words, by its type of error."""
-
-
-def _sentence(detail: Any, values: dict[str, Any]) -> str:
-    """One of pydantic's errors as a sentence that names the flag, its value and what is accepted.
-
-    Args:
-      detail: of `ValidationError.errors()`.
-      values: what was to be a Config.
-    """
-    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    message = _PLAINER_MESSAGES.get(detail["type"], message.replace("should be ", "must be ", 1))
-    end = "" if message.endswith(("?", ".")) else "."
-    if not detail["loc"]:
-        return f"{message}{end}"
-    name = str(detail["loc"][0])
-    if detail["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, Config.model_fields, 1)
-        return f"There is no field {name}." + (f" Did you mean {near[0]}?" if near else "")
-    value = values.get(name, detail["input"])
-    shown = value if value == "" else _shown(value)
-    each = "each " if len(detail["loc"]) > 1 else ""
-    return f"--{name}={shown}: {each}{message}{end}"

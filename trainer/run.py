@@ -57,8 +57,6 @@ from trainer.training.loop import Action, Progress, TrainLoop
 from trainer.training.resume import CONFIG_FILE, Start, choose_start
 from trainer.training.step import TrainStep
 
-DEFAULT_RUNS_FOLDER = "runs"
-
 PROBE_IMAGES = 8
 """How many images the parity gate asks about."""
 
@@ -364,10 +362,8 @@ def _parameters(variables: Sequence[keras.Variable]) -> int:
 
 
 def _new_run_dir(config: Config) -> str:
-    """A folder under runs/ named by time, data and backbone, such as runs/20261121-093000-digits-convnet."""
-    moment = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    backbone = re.sub(r"[^A-Za-z0-9]+", "-", config.backbone.rstrip("/").split("://")[-1]).strip("-")[-40:]
-    path = f"{DEFAULT_RUNS_FOLDER}/{moment}-{config.data_spec.kind}-{backbone}"
+    """The suggested folder, numbered if it is taken."""
+    path = config.suggested_run_dir(datetime.datetime.now())
     attempt = 1
     while os.path.exists(path if attempt == 1 else f"{path}-{attempt}"):
         attempt += 1

@@ -20,7 +20,9 @@ from typing import get_args
 from absl import app, flags
 from pydantic.fields import FieldInfo
 
-from trainer.config import Config, field_topic, values_from_json
+from trainer.config import Config
+from trainer.config_errors import values_from_json
+from trainer.config_fields import field_topic
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
 from trainer.records.console import printable
 from trainer.records.goodput import Stopwatch
