@@ -1,19 +1,29 @@
 # make demo   installs the package and trains the built-in sample
 # make test   formatting, lint, types, tests
+# make test-oldest   the tests of all strategies, on the oldest TensorFlow that is supported
+# make test-long     the whole table of benchmarks/README.md on equivalence, as a test
 # PYTHON=python3.12 make test chooses the interpreter.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := trainer tests benchmarks setup.py
+SOURCES := trainer launch tests benchmarks setup.py
+OLDEST_TENSORFLOW := 2.20
+OLDEST_VENV := $(VENV)-tensorflow-$(OLDEST_TENSORFLOW)
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-oldest test-long lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m trainer.task --strategy=mirrored
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-oldest: $(OLDEST_VENV)/.installed-test
+	$(OLDEST_VENV)/bin/python -m pytest -m "strategies and not long"
+
+test-long: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check $(SOURCES)
@@ -25,7 +35,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # The pip of a Python 3.10 virtual environment (23.0) does not find versions that go together in half an hour.
 # Stamps: what is installed is installed again only when the requirements change.
@@ -37,4 +47,11 @@ $(VENV)/.installed: setup.py pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(OLDEST_VENV)/.installed-test: setup.py pyproject.toml
+	test -x $(OLDEST_VENV)/bin/python || $(PYTHON) -m venv $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=25'
+	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		'tensorflow==$(OLDEST_TENSORFLOW).*' --editable '.[test]'
 	touch $@

@@ -17,12 +17,13 @@ import tempfile
 from pathlib import Path
 
 from trainer import run
+from trainer.cluster import connect
 from trainer.config import Config
+from trainer.preparation import build, build_step, prepare, training_input
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
 from trainer.training.evaluation import Evaluator
 from trainer.training.loop import Progress, TrainLoop
-from trainer.training.step import TrainStep
 
 SHOTS = (5, 10, 20)
 STEPS = 400
@@ -42,12 +43,11 @@ def teach(run_dir: str) -> float:
 
 def learn(config: Config) -> float:
     """Trains `STEPS` steps and gives the test accuracy: the trainer's own parts, without checkpoints and export."""
-    prepared = run.prepare(config, Console(quiet=True))
-    built = run.build(prepared)
-    strategy = prepared.cluster.strategy
-    dataset = run.training_input(prepared, built.model, first_step=0, last_step=STEPS)
-    step = TrainStep(built.model, built.optimizer, config, prepared.cluster.replicas)
-    TrainLoop(strategy, step, dataset, Stopwatch()).run(Progress(0, 0), [STEPS], STEPS, [])
+    prepared = prepare(config, connect(config), Console(quiet=True))
+    built = build(prepared)
+    dataset = training_input(prepared, built.model, first_step=0, last_step=STEPS)
+    step = build_step(prepared, built)
+    TrainLoop(prepared.cluster, step, dataset, Stopwatch()).run(Progress(0, 0), [STEPS], STEPS, [])
     evaluate = Evaluator(prepared.cluster, built.model, prepared.source, 256)
     return evaluate(prepared.splits.test).accuracy
 

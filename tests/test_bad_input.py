@@ -19,9 +19,11 @@ import pytest
 from absl.testing import flagsaver
 
 from trainer import run, task
+from trainer.cluster import connect
 from trainer.config import Config
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
 from trainer.model.classifier import Classifier
+from trainer.preparation import build, prepare
 from trainer.records.console import Console
 from trainer.storage import RunDirectory
 from trainer.training.actions import SaveCheckpoint, StopOnNonFinite
@@ -384,7 +386,7 @@ def test_a_file_that_is_no_image_can_be_skipped_in_the_run_directory_where_it_st
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
     """The loss of a step is that of the weights before its update: the last update shows in the weights alone."""
     config = Config(data="synthetic:2", image_size=8)
-    model = run.build(run.prepare(config, Console(quiet=True))).model
+    model = build(prepare(config, connect(config), Console(quiet=True))).model
     stop = StopOnNonFinite(CheckpointStore(RunDirectory(str(tmp_path))), model)
     values = {"loss": np.ones(1, np.float32), "accuracy": np.ones(1, np.float32)}
     boundary = Boundary(

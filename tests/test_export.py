@@ -17,8 +17,11 @@ import tensorflow as tf
 from PIL import Image
 
 from trainer import export, run
+from trainer.cluster import connect
 from trainer.config import Config
 from trainer.errors import EXIT_DONE
+from trainer.preparation import build, prepare
+from trainer.records.console import Console
 from trainer.storage import RunDirectory
 
 EMPTY = np.zeros(0, np.float32)
@@ -191,8 +194,8 @@ def test_an_earlier_export_stands_until_the_new_one_has_passed(
 
     monkeypatch.setattr(export, "reload_and_ask", fail)
     config = Config(data="synthetic:2", batch_size=8, image_size=8)
-    prepared = run.prepare(config, run.Console(quiet=True))
-    model = run.build(prepared).model
+    prepared = prepare(config, connect(config), Console(quiet=True))
+    model = build(prepared).model
     with pytest.raises(export.ParityError):
         export.export_model(model, ["a", "b"], [encodings()["PNG"]], directory)
     assert [path.name for path in tmp_path.iterdir()] == ["export"]

@@ -13,9 +13,12 @@ import pytest
 import tensorflow as tf
 
 from trainer import run
+from trainer.cluster import connect
 from trainer.config import Config
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
 from trainer.model.classifier import Classifier
+from trainer.preparation import prepare
+from trainer.records.console import Console
 from trainer.storage import RunDirectory
 from trainer.training.actions import SaveCheckpoint
 from trainer.training.checkpoint import CheckpointStore
@@ -69,7 +72,7 @@ def test_a_run_leaves_the_files_and_numbers_that_it_promises(tmp_path: Path, no_
     assert status["step"] == status["steps_total"] == status["best"]["step"]
     assert status["epoch"] == 2
     assert set(status["seconds"]) == {"startup", "compile", "train", "evaluate", "checkpoint", "export", "total"}
-    source = run.prepare(Config(**TINY), run.Console(quiet=True))
+    source = prepare(Config(**TINY), connect(Config(**TINY)), Console(quiet=True))
     assert status["test"]["examples"] == len(source.splits.test)
     assert status["test"]["accuracy"] > 0.9
     assert Config.from_json((tmp_path / "r" / "config.json").read_text(encoding="utf-8")).batch_size == 64

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from absl import flags
 
-from trainer import task
+from trainer import config_flags, task
 from trainer.config import Config
 from trainer.config_fields import field_topic
 from trainer.errors import EXIT_USER, UserError
@@ -18,9 +20,8 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 
 def parsed(*arguments: str) -> flags.FlagValues:
     values = flags.FlagValues()
-    flags.DEFINE_string("config", "", "", flag_values=values)
-    task.define_config_flags(values)
-    values(["task", *arguments])
+    config_flags.define_flags(values)
+    config_flags.parse_arguments(values, arguments)
     return values
 
 
@@ -30,7 +31,7 @@ def read_text(path: str) -> str:
 
 def test_every_field_is_a_flag_with_its_default_and_description() -> None:
     values = parsed()
-    assert task.config_from_flags(values, read_text) == Config()
+    assert config_flags.config_from_flags(values, read_text) == Config()
     for name, field in Config.model_fields.items():
         assert field.description in values[name].help
         assert field_topic(field) in values[name].help
@@ -39,7 +40,7 @@ def test_every_field_is_a_flag_with_its_default_and_description() -> None:
 def test_flags_override_the_file_and_the_file_overrides_defaults(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     file.write_text(json.dumps({"epochs": 3, "seed": 5}), encoding="utf-8")
-    config = task.config_from_flags(parsed(f"--config={file}", "--seed=6", "--train_backbone"), read_text)
+    config = config_flags.config_from_flags(parsed(f"--config={file}", "--seed=6", "--train_backbone"), read_text)
     assert (config.epochs, config.seed, config.train_backbone) == (3, 6, True)
 
 
@@ -47,14 +48,16 @@ def test_a_flag_that_repeats_its_default_still_overrides_the_file(tmp_path: Path
     file = tmp_path / "run.json"
     file.write_text(json.dumps({"epochs": 3}), encoding="utf-8")
     default = Config().epochs
-    assert task.config_from_flags(parsed(f"--config={file}", f"--epochs={default}"), read_text).epochs == default
+    assert (
+        config_flags.config_from_flags(parsed(f"--config={file}", f"--epochs={default}"), read_text).epochs == default
+    )
 
 
 def test_an_unknown_field_in_the_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     file.write_text(json.dumps({"learning_rat": 3}), encoding="utf-8")
     with pytest.raises(UserError, match="learning_rat. Did you mean learning_rate"):
-        task.config_from_flags(parsed(f"--config={file}"), read_text)
+        config_flags.config_from_flags(parsed(f"--config={file}"), read_text)
 
 
 def test_an_unknown_flag_ends_with_a_sentence_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,9 +70,10 @@ def test_an_unknown_flag_ends_with_a_sentence_and_exit_code_2(capsys: pytest.Cap
 
 
 def test_an_argument_that_is_no_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    flags.FLAGS(["task"])
-    assert task.main(["task", "mirrored"]) == EXIT_USER
-    assert "mirrored is not a flag" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        task.parse_flags(["task", "--epochs=3", "mirrored"])
+    assert ended.value.code == EXIT_USER
+    assert "error: mirrored is not a flag" in capsys.readouterr().err
 
 
 def test_a_config_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -87,5 +91,16 @@ def test_readme_has_every_flag_under_its_topic() -> None:
         elif line.startswith("| `--"):
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             rows[cells[0].strip("`").removeprefix("--")] = (topic, cells[1].strip("`"))
-    shown = {name: (field_topic(field), task.as_flag(field.default)) for name, field in Config.model_fields.items()}
+    shown = {
+        name: (field_topic(field), config_flags.as_flag(field.default)) for name, field in Config.model_fields.items()
+    }
     assert {name: row for name, row in rows.items() if name in shown} == shown
+
+
+def test_flags_and_config_need_no_tensorflow() -> None:
+    """`launch` checks a job with them in a fraction of a second."""
+    program = "import sys, trainer.config_flags; print(*{'tensorflow', 'keras', 'numpy'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=README.parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""

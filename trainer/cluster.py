@@ -2,18 +2,30 @@
 
 `connect` turns `--strategy` into a `tf.distribute.Strategy` before anything is loaded, so that a missing device is
 said in a second and not after a download. It must be called before any other use of TensorFlow's devices, because
-`--virtual_devices` splits the CPU and TensorFlow allows that only once.
+`--virtual_devices` splits the CPU and several workers connect only once in a process.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from trainer.config import Config
 from trainer.config_errors import batch_size_problem
 from trainer.errors import UserError
+from trainer.topology import Topology
+from trainer.worker_strategy import WorkerStrategy
+
+_SIGNS_OF_A_LOST_WORKER = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+"""What collective operations raise when a peer's process is gone (TensorFlow 2.20 and 2.21)."""
 
 
 @dataclass(frozen=True)
@@ -22,20 +34,40 @@ class Cluster:
 
     Attributes:
       strategy: creates variables in its `scope()` and runs a function on every replica.
-      device_type: "CPU" or "GPU", what the replicas are.
+      device_type: "CPU", "GPU" or "TPU", what the replicas are.
       description: what was chosen, for a person, as in "mirrored: 2 virtual CPU replicas".
       hint: how to get more out of this machine, or "".
+      topology: the workers and which of them this process is; None where there is one process.
     """
 
     strategy: tf.distribute.Strategy
     device_type: str
     description: str
     hint: str = ""
+    topology: Topology | None = None
+    _gather: tf.types.experimental.GenericFunction | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # All our batches are whole. TensorFlow would prepare for others where several hosts read: give shapes no static
+        # size, and ask all workers at each step whether there is a next batch.
+        self.strategy.extended.experimental_enable_get_next_as_optional = False
+        if self.workers > 1:
+            object.__setattr__(self, "_gather", _compiled_gather(self.strategy))
 
     @property
     def replicas(self) -> int:
         """How many replicas share a global batch."""
         return int(self.strategy.num_replicas_in_sync)
+
+    @property
+    def workers(self) -> int:
+        """How many processes train together, each with its own replicas and its own input."""
+        return len(self.topology.workers) if self.topology and self.topology.trains else 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes what the run leaves behind."""
+        return self.topology is None or self.topology.is_chief
 
     def replica_batch(self, global_batch: int) -> int:
         """Examples that one replica gets of a global batch.
@@ -47,38 +79,89 @@ class Cluster:
             raise UserError(batch_size_problem(global_batch, self.replicas) + ".")
         return global_batch // self.replicas
 
+    def gather(self, values: NDArray) -> NDArray[np.float64]:
+        """What each worker gave, in their order: float64 `[workers, ...]`. Every worker must call it, in step.
 
-def connect(config: Config) -> Cluster:
+        Args:
+          values: an array of the same shape on every worker; integers up to 2**53 come through exactly.
+        """
+        if self._gather is None:
+            return np.asarray(values, np.float64)[np.newaxis]
+        flat = np.asarray(values, np.float64).reshape(-1)
+        by_replica = self._gather(tf.constant(flat)).numpy().reshape(self.replicas, len(flat))
+        return by_replica[:: self.replicas // self.workers].reshape(self.workers, *np.shape(values))
+
+    def lost_worker(self, error: Exception) -> bool:
+        """Whether an error is how TensorFlow tells that another worker is gone."""
+        return self.workers > 1 and isinstance(error, _SIGNS_OF_A_LOST_WORKER)
+
+    def barrier(self) -> None:
+        """Waits until every worker is here."""
+        self.gather(np.zeros(1))
+
+
+def connect(config: Config, topology: Topology | None = None) -> Cluster:
     """Gets hold of the devices that `--strategy` asks for.
+
+    Args:
+      config: its fields on where the run computes.
+      topology: who the workers are, for `--strategy=multi_worker`.
 
     Raises:
       UserError: the devices are not there, or they do not divide `--batch_size`.
     """
-    cluster = _mirrored(config.virtual_devices) if config.strategy == "mirrored" else _best_device()
-    cluster.replica_batch(config.batch_size)
+    if config.strategy == "multi_worker" and topology and topology.trains:
+        cluster = _workers(config, topology)
+    elif config.strategy == "mirrored":
+        cluster = _mirrored(config.virtual_devices)
+    elif config.strategy == "tpu":
+        cluster = _tpu(config)
+    else:
+        cluster = _best_device(topology)
+        if topology:  # The evaluator computes alone: the workers' batch is none of its business.
+            return cluster
+    _check_pieces(config, cluster.replica_batch(config.batch_size))
     return cluster
 
 
-def _best_device() -> Cluster:
+def _check_pieces(config: Config, replica_batch: int) -> None:
+    """Refuses a batch that cannot be cut as `--accumulation_steps` and the mixing of pairs need it."""
+    pieces, rows = config.accumulation_steps, replica_batch
+    if rows % pieces:
+        raise UserError(
+            f"--accumulation_steps={pieces} does not divide the {rows} images that a replica gets of "
+            f"--batch_size={config.batch_size}: choose two that go together."
+        )
+    if config.mixes_images and (rows // pieces) % 2:
+        raise UserError(
+            f"--mixup and --cutmix pair images, and {rows // pieces} at a time on a replica is odd: choose another "
+            f"--batch_size than {config.batch_size} or other --accumulation_steps than {pieces}."
+        )
+
+
+def _best_device(topology: Topology | None) -> Cluster:
+    kind = "evaluator" if topology else "default"
     gpus = tf.config.list_logical_devices("GPU")
     if gpus:
         more = f"{len(gpus)} GPUs are here; --strategy=mirrored uses all of them." if len(gpus) > 1 else ""
-        return Cluster(tf.distribute.OneDeviceStrategy("/gpu:0"), "GPU", "default: one GPU", more)
-    return Cluster(tf.distribute.OneDeviceStrategy("/cpu:0"), "CPU", "default: one CPU replica")
+        return Cluster(tf.distribute.OneDeviceStrategy("/gpu:0"), "GPU", f"{kind}: one GPU", more, topology)
+    return Cluster(tf.distribute.OneDeviceStrategy("/cpu:0"), "CPU", f"{kind}: one CPU replica", "", topology)
 
 
 def _mirrored(virtual_devices: int) -> Cluster:
     if virtual_devices:
-        names = [device.name for device in _split_cpu(virtual_devices)]
-        plural = "s" if virtual_devices > 1 else ""
-        description = f"mirrored: {virtual_devices} virtual CPU replica{plural}"
+        _split_cpu(virtual_devices)
+        names = [device.name for device in _virtual_cpus(virtual_devices)]
         # The default reduces by collective operations, whose numbers clash when a process makes a second strategy.
         reduction = tf.distribute.ReductionToOneDevice()
-        return Cluster(tf.distribute.MirroredStrategy(names, cross_device_ops=reduction), "CPU", description)
+        return Cluster(
+            tf.distribute.MirroredStrategy(names, cross_device_ops=reduction),
+            "CPU",
+            f"mirrored: {_counted(virtual_devices, 'virtual CPU replica')}",
+        )
     gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
     if gpus:
-        description = f"mirrored: {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
-        return Cluster(tf.distribute.MirroredStrategy(gpus), "GPU", description)
+        return Cluster(tf.distribute.MirroredStrategy(gpus), "GPU", f"mirrored: {_counted(len(gpus), 'GPU')}")
     return Cluster(
         tf.distribute.MirroredStrategy(["/cpu:0"]),
         "CPU",
@@ -87,12 +170,56 @@ def _mirrored(virtual_devices: int) -> Cluster:
     )
 
 
-def _split_cpu(count: int) -> list[tf.config.LogicalDevice]:
-    """`count` logical CPU devices, made now or found where the process has already made them."""
+def _workers(config: Config, topology: Topology) -> Cluster:
+    # Nothing here may list logical devices before the workers are connected: that would start TensorFlow without them.
+    gpus = [] if config.virtual_devices else tf.config.list_physical_devices("GPU")
+    local = len(gpus) or config.virtual_devices or 1
+    replicas = local * len(topology.workers)
+    if config.batch_size % replicas:
+        raise UserError(batch_size_problem(config.batch_size, replicas) + ".")
+    if config.virtual_devices:
+        _split_cpu(config.virtual_devices)
+    kind = "GPU" if gpus else "virtual CPU replica" if config.virtual_devices else "CPU replica"
+    return Cluster(
+        WorkerStrategy(topology, "GPU" if gpus else "CPU", local),
+        "GPU" if gpus else "CPU",
+        f"multi_worker: {topology.name} of {_counted(len(topology.workers), 'worker')}, {_counted(local, kind)} each",
+        topology=topology,
+    )
+
+
+def _tpu(config: Config) -> Cluster:
+    if config.precision in ("float64", "mixed_float16"):
+        raise UserError(
+            f"--precision={config.precision}: TPUs compute in float32 or mixed_bfloat16; take one of these."
+        )
+    from trainer.tpu import connect_tpu
+
+    strategy = connect_tpu(config.tpu)
+    return Cluster(strategy, "TPU", f"tpu: {_counted(strategy.num_replicas_in_sync, 'core')} of {config.tpu}")
+
+
+def _split_cpu(count: int) -> None:
+    """Makes `count` logical CPU devices, unless the process has already split its CPU."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     if tf.config.get_logical_device_configuration(cpu) is None:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+
+
+def _virtual_cpus(count: int) -> list[tf.config.LogicalDevice]:
     devices = tf.config.list_logical_devices("CPU")
     if len(devices) < count:
         raise UserError(f"--virtual_devices={count}, but this process has already split its CPU into {len(devices)}.")
     return list(devices[:count])
+
+
+def _compiled_gather(strategy: tf.distribute.Strategy) -> tf.types.experimental.GenericFunction:
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float64)])
+    def gather(values: tf.Tensor) -> tf.Tensor:
+        return strategy.gather(strategy.run(tf.identity, args=(values,)), axis=0)
+
+    return gather
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

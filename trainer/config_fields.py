@@ -194,7 +194,7 @@ class Fields(BaseModel):
         "",
         "Model",
         "Train all but the variables whose path this regular expression is found in, such as "
-        "'/block_1[0-4]/' or '^backbone/'. --dry_run lists the paths. Empty: none.",
+        "'/block_1[0-4]_' or '^backbone/'. --dry_run lists the paths. Empty: none.",
     )
     image_size: int = _field(
         0,

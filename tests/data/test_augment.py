@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from trainer.data.augment import augment
 from trainer.data.images import ImageInput, to_size
+from trainer.data.randaugment import randaugment
 
 # Red tells the row and green the column, so that a result shows where it was cut out.
 ROWS, COLUMNS = 120, 180
@@ -94,3 +95,40 @@ def test_operations_draw_numbers_of_their_own() -> None:
     both = results("crop", "flip")
     for alone, with_flip in zip(cropped, both):
         assert (with_flip == alone).all() or (with_flip == alone[:, ::-1]).all()
+
+
+def with_randaugment(strength: float, *operations: str) -> np.ndarray:
+    """uint8 [seeds, 30, 30, 3]."""
+    traced = tf.function(lambda image, seed: augment(image, ImageInput(30, "squash"), seed, operations, strength))
+    return np.stack([traced(tf.constant(PLACES), seed).numpy() for seed in SEEDS])
+
+
+def test_randaugment_changes_what_the_other_operations_leave() -> None:
+    plain = results()[0]
+    changed = [(image != plain).any() for image in with_randaugment(10.0)]
+    assert np.mean(changed) > 0.7  # Two times identity, or what suits the image as it is, is seldom.
+    assert (with_randaugment(0.0, "crop", "flip") == results("crop", "flip")).all()
+    cropped = results("crop", "flip")
+    kept = [(image == expected).all() for image, expected in zip(with_randaugment(10.0, "crop", "flip"), cropped)]
+    assert 0 < np.sum(kept) < len(SEEDS) / 2  # Where RandAugment draws identity twice, crop and flip stand as alone.
+
+
+def test_color_comes_after_randaugment_which_would_undo_it() -> None:
+    # At next to no strength every operation leaves a black and white image as it is. After a change of brightness,
+    # equalize and autocontrast would bring back full black and white.
+    halves = np.zeros((30, 30, 3), np.uint8)
+    halves[:15] = 255
+    traced = tf.function(lambda seed: augment(tf.constant(halves), ImageInput(30, "squash"), seed, ("color",), 0.001))
+    assert (np.stack([traced(seed).numpy() for seed in SEEDS]) == results("color", pixels=halves)).all()
+
+
+def test_what_a_seed_means_stays_what_it_is() -> None:
+    # A run that is resumed by a later version must see the images that it would have seen.
+    plain = results()[0]
+    assert [bool((image != plain).any()) for image in results("flip")[:6]] == [True, False, True, False, True, False]
+    assert [image[0, 0, :2].tolist() for image in results("crop")[:4]] == [[24, 94], [26, 53], [8, 54], [1, 45]]
+    grey = np.full((4, 4, 3), 100, np.uint8)
+    assert results("color", pixels=grey, size=4)[:6, 0, 0, 0].tolist() == [107, 87, 120, 87, 106, 114]
+    for seed, image in zip(SEEDS[:12], with_randaugment(8.0)):
+        own_seed = tf.random.experimental.stateless_fold_in(seed, 3)
+        assert (randaugment(tf.constant(plain, tf.uint8), own_seed, 8.0).numpy() == image).all()

@@ -11,7 +11,9 @@ import tensorflow as tf
 
 from trainer.cluster import Cluster, connect
 from trainer.config import Config
-from trainer.model.optimizer import INITIAL_LOSS_SCALE, Optimizer, Schedule, build_schedule
+from trainer.model.groups import Group
+from trainer.model.optimizer import INITIAL_LOSS_SCALE, Optimizer
+from trainer.model.schedule import Schedule, build_schedule
 
 START = np.array([[1.0, -2.0]], np.float32)
 
@@ -26,7 +28,7 @@ def apply(cluster: Cluster, gradients: list[Any], **fields: Any) -> tuple[np.nda
     with cluster.strategy.scope():
         kernel = keras.Variable(START, name="kernel")
         bias = keras.Variable(START[0], name="bias")
-        optimizer = Optimizer(config, Schedule("constant", config.learning_rate, 0, 10), [kernel, bias])
+        optimizer = Optimizer(config, Schedule("constant", config.learning_rate, 0, 10), [Group(1.0, [kernel, bias])])
     by_replica = tf.constant(gradients, tf.float32)
 
     @tf.function
@@ -115,3 +117,17 @@ def test_warmup_rises_in_equal_steps_and_then_the_schedule_begins() -> None:
 def test_warmup_is_given_in_epochs() -> None:
     schedule = build_schedule(Config(warmup=0.5, batch_size=10, learning_rate=1.0), examples=80, total_steps=80)
     assert schedule.warmup_steps == 4
+
+
+def test_a_step_schedule_falls_at_its_epochs() -> None:
+    config = Config.parse(
+        {"schedule": "step", "decay_epochs": "1,2.5", "decay_factor": 0.5, "batch_size": 10, "learning_rate": 1.0}
+    )
+    schedule = build_schedule(config, examples=40, total_steps=16)
+    np.testing.assert_allclose(schedule(tf.range(12)), [1.0] * 4 + [0.5] * 6 + [0.25] * 2, rtol=1e-6)
+    np.testing.assert_allclose(schedule(tf.constant(4)), 0.5, rtol=1e-6)
+
+
+def test_the_rate_grows_with_the_batch_if_asked_to() -> None:
+    assert Config(learning_rate=0.1, learning_rate_batch=256, batch_size=1024).peak_learning_rate == pytest.approx(0.4)
+    assert Config(learning_rate=0.1, batch_size=1024).peak_learning_rate == pytest.approx(0.1)

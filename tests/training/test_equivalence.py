@@ -1,63 +1,118 @@
-"""One replica of 8 trains like two of 4: the same losses and weights, step by step."""
+"""The strategy never changes the result: five ways to share a global batch train the same losses and weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import equivalence
 import modules
 import numpy as np
 import pytest
+from equivalence import BUILT_IN, CASES, HUB_MODULE, ONE_REPLICA, SETUPS, STEPS, UPDATED_STATISTICS, Inputs, Trained
 from numpy.typing import NDArray
 
-from trainer import run
+from trainer.cluster import connect
 from trainer.config import Config
+from trainer.preparation import Built, build, prepare
 from trainer.records.console import Console
-from trainer.records.goodput import Stopwatch
-from trainer.training.loop import Boundary, Progress, TrainLoop
-from trainer.training.step import TrainStep
 
-STEPS = 20
+pytestmark = pytest.mark.strategies
+
+IN_EVERY_SUITE = [
+    ("all with sgd", "2 of 4"),
+    ("all with momentum", "4 of 2"),
+    ("all with adam", "2 processes of 4"),
+    ("all with adamw", "2 processes x 2 of 2"),
+    ("groups", "2 processes x 2 of 2"),
+    ("mixed images", "2 processes x 2 of 2"),
+    ("frozen module", "2 of 4"),
+    ("fine-tuned module", "2 processes x 2 of 2"),
+]
+"""A sample of the matrix; all of it takes a quarter of an hour."""
+
+TIGHT = 1e-9
+"""Largest relative difference of a loss, and absolute one of a weight, in float64."""
+
+LOOSE = 1e-4
+"""Largest relative difference of a loss in float32."""
 
 
-def train(steps: int = STEPS, **fields: Any) -> tuple[NDArray[np.float32], run.Built]:
-    """The losses of some steps, and the model after them."""
-    config = Config.parse({"data": "synthetic:3", "batch_size": 8} | fields)
-    prepared = run.prepare(config, Console(quiet=True))
-    built = run.build(prepared)
-    dataset = run.training_input(prepared, built.model, first_step=0, last_step=steps)
-    step = TrainStep(built.model, built.optimizer, config, prepared.cluster.replicas)
-    losses: list[NDArray[np.float32]] = []
+def matrix() -> list[Any]:
+    """Every case under every setup; what is not in the sample is marked as long."""
+    setups = [name for name in SETUPS if name != ONE_REPLICA]
+    pairs = [(case, setup) for case in [*BUILT_IN, *HUB_MODULE] for setup in setups]
+    return [pytest.param(*pair, marks=[] if pair in IN_EVERY_SUITE else pytest.mark.long) for pair in pairs]
 
-    def keep(boundary: Boundary) -> None:
-        losses.append(boundary.values["loss"])
 
-    loop = TrainLoop(prepared.cluster.strategy, step, dataset, Stopwatch())
-    loop.run(Progress(0, 0), [steps], steps_per_loop=7, actions=[keep])
-    return np.concatenate(losses), built
+class Lab:
+    """Trains what is asked for, each case once under each setup; processes train all their cases in one go."""
+
+    def __init__(self, chosen: set[tuple[str, str]], inputs: Callable[[], Inputs]) -> None:
+        self._chosen = chosen
+        self._inputs = inputs
+        self._found: dict[tuple[str, str], list[Trained]] = {}
+
+    def trained(self, case: str, setup_name: str) -> list[Trained]:
+        """What each process got."""
+        if (case, setup_name) not in self._found:
+            setup = SETUPS[setup_name]
+            inputs = Inputs() if case in BUILT_IN else self._inputs()
+            if setup.processes == 1:
+                self._found[case, setup_name] = [equivalence.train_here(case, inputs, setup)]
+            else:
+                cases = [each for each in CASES if (each, setup_name) in self._chosen]
+                alike = [each for each in cases if (each in BUILT_IN) == (case in BUILT_IN)]
+                for each, trained in equivalence.train_in_processes(alike, inputs, setup).items():
+                    self._found[each, setup_name] = trained
+        return self._found[case, setup_name]
+
+
+@pytest.fixture(scope="module")
+def lab(request: pytest.FixtureRequest) -> Lab:
+    functions = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    rows = [item.callspec.params for item in functions if "lab" in item.fixturenames]
+    chosen = {(str(row["case"]), str(row["setup"])) for row in rows}
+
+    def inputs() -> Inputs:
+        module = request.getfixturevalue("hub_module")("mobilenet_v2_035_224_feature_vector")
+        return Inputs(str(module), str(request.getfixturevalue("flower_photos")))
+
+    return Lab(chosen, inputs)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("case", "setup"), matrix())
+def test_the_replicas_change_nothing(lab: Lab, case: str, setup: str) -> None:
+    (reference,) = lab.trained(case, ONE_REPLICA)
+    assert np.abs(reference.losses[0] - reference.losses[-1]) > 0.1  # It did learn something to compare.
+    for trained in lab.trained(case, setup):
+        losses, weights = reference.largest_difference(trained)
+        assert len(trained.losses) == STEPS[case]
+        assert losses <= (TIGHT if case in BUILT_IN else LOOSE)
+        assert weights <= (TIGHT if case in BUILT_IN else LOOSE)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("case", "setup"), [(UPDATED_STATISTICS, "2 processes x 2 of 2")])
+def test_updated_statistics_never_differ_between_replicas(lab: Lab, case: str, setup: str) -> None:
+    """The replicas of a process are compared where it trains."""
+    first, *others = lab.trained(case, setup)
+    for other in others:
+        assert first.weights.keys() == other.weights.keys()
+        for path, value in first.weights.items():
+            np.testing.assert_array_equal(value, other.weights[path], err_msg=path)
 
 
 TWO_REPLICAS: dict[str, Any] = {"strategy": "mirrored", "virtual_devices": 2}
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"data": "digits", "batch_size": 32},
-        {"optimizer": "sgd", "learning_rate": 0.002},
-        {"optimizer": "adam"},
-        {"optimizer": "adam", "dropout": 0.5},
-        {"optimizer": "momentum", "learning_rate": 0.001, "clip_norm": 0.5, "weight_decay": 0.01},
-        {"optimizer": "adamw", "weight_decay": 0.1, "label_smoothing": 0.1, "augment": ("flip",)},
-    ],
-    ids=["defaults", "sgd", "adam", "dropout", "clipped momentum with decay", "adamw"],
-)
-def test_two_replicas_train_like_one(fields: dict[str, Any]) -> None:
-    one, built_one = train(**fields)
-    two, built_two = train(**fields, **TWO_REPLICAS)
-    np.testing.assert_allclose(one, two, atol=1e-5, rtol=0)
-    for mine, theirs in zip(built_one.model.trainable_variables, built_two.model.trainable_variables):
-        np.testing.assert_allclose(mine.numpy(), theirs.numpy(), atol=1e-4)
+def train(steps: int = 20, **fields: Any) -> tuple[NDArray[np.float64], Built]:
+    """The losses of some steps on generated images, and the model after them."""
+    config = Config.parse({"data": "synthetic:3", "batch_size": 8} | fields)
+    trained, built = equivalence.train(config, connect(config), steps)
+    return trained.losses, built
 
 
 def test_losses_are_those_of_the_seed_and_fall() -> None:
@@ -85,7 +140,7 @@ def test_moving_statistics_move_and_are_equal_on_all_replicas(tmp_path: Path) ->
 def test_a_frozen_module_keeps_every_bit_and_a_trained_one_moves_every_variable(tmp_path: Path) -> None:
     module = modules.with_training(tmp_path / "module")
     config = Config(data="synthetic:3", batch_size=8, backbone=str(module))
-    published = run.build(run.prepare(config, Console(quiet=True))).model.backbone.variables
+    published = build(prepare(config, connect(config), Console(quiet=True))).model.backbone.variables
     before = [variable.numpy() for variable in published]
     _, frozen = train(3, backbone=str(module), weight_decay=0.1)
     for value, variable in zip(before, frozen.model.backbone.variables):

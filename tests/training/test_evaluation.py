@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from equivalence import cluster_of_processes
 
-from trainer import run
+from trainer.cluster import connect
 from trainer.config import Config
+from trainer.preparation import build, prepare
 from trainer.records.console import Console
 from trainer.training.evaluation import Evaluation, Evaluator
 from trainer.training.step import cross_entropy
@@ -17,8 +22,8 @@ from trainer.training.step import cross_entropy
 
 def evaluate(global_batch: int, count: int, **fields: Any) -> Evaluation:
     config = Config.parse({"data": "digits", "batch_size": 8, "seed": 3} | fields)
-    prepared = run.prepare(config, Console(quiet=True))
-    model = run.build(prepared).model
+    prepared = prepare(config, connect(config), Console(quiet=True))
+    model = build(prepared).model
     return Evaluator(prepared.cluster, model, prepared.source, global_batch)(prepared.train[:count])
 
 
@@ -32,6 +37,45 @@ def test_two_replicas_judge_like_one(global_batch: int) -> None:
     np.testing.assert_allclose(one.losses, two.losses, atol=1e-5)
     assert one.accuracy == two.accuracy
     assert 0 < one.accuracy < 1
+
+
+EXAMPLES = 997
+WORKERS = 2
+LOCAL_REPLICAS = 3
+REPLICA_BATCH = 8
+
+
+@pytest.fixture(scope="module")
+def by_workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, np.ndarray]]:
+    """What each of two workers with three replicas each says of all examples."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    program = Path(__file__).with_name("evaluate_as_worker.py")
+    sizes = [LOCAL_REPLICAS, WORKERS * LOCAL_REPLICAS * REPLICA_BATCH, EXAMPLES]
+    commands = [
+        [sys.executable, str(program), str(folder / f"{index}.npz"), *map(str, sizes)] for index in range(WORKERS)
+    ]
+    with cluster_of_processes(commands) as processes:
+        for process in processes:
+            _, errors = process.communicate(timeout=100)
+            assert process.returncode == 0, errors
+    return [dict(np.load(folder / f"{index}.npz")) for index in range(WORKERS)]
+
+
+@pytest.mark.strategies
+def test_workers_judge_every_example_once_and_exactly_like_one_device(by_workers: list[dict[str, np.ndarray]]) -> None:
+    one = evaluate(REPLICA_BATCH, EXAMPLES)
+    assert one.examples == EXAMPLES
+    for judged in by_workers:
+        assert len(judged["indices"]) == len(np.unique(judged["indices"])) == EXAMPLES
+        for name, expected in dataclasses.asdict(one).items():
+            np.testing.assert_array_equal(judged[name], expected, err_msg=name)
+
+
+@pytest.mark.strategies
+def test_the_size_of_the_pieces_changes_no_prediction(by_workers: list[dict[str, np.ndarray]]) -> None:
+    one = evaluate(128, EXAMPLES)
+    np.testing.assert_array_equal(one.predictions, by_workers[0]["predictions"])
+    np.testing.assert_allclose(one.losses, by_workers[0]["losses"], atol=1e-5)
 
 
 def test_confidence_is_the_probability_of_the_prediction() -> None:

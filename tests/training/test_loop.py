@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer.cluster import Cluster
 from trainer.records.goodput import Stopwatch
 from trainer.training.loop import MAX_AUTOMATIC_STEPS, TARGET_LOOP_SECONDS, Boundary, Pace, Progress, TrainLoop
 
@@ -15,12 +18,14 @@ def run_loop(epoch_ends: list[int], steps_per_loop: int, start: int = 0) -> list
     strategy = tf.distribute.get_strategy()
     dataset = tf.data.Dataset.range(start, epoch_ends[-1]).map(lambda step: {"number": step})
 
-    def step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def step(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         number = tf.cast(batch["number"], tf.float32)
         return {"loss": number, "accuracy": number / 2}
 
     seen: list[Boundary] = []
-    loop = TrainLoop(strategy, step, strategy.experimental_distribute_dataset(dataset), Stopwatch())  # type: ignore[arg-type]
+    loop = TrainLoop(
+        Cluster(strategy, "CPU", "one CPU"), step, strategy.experimental_distribute_dataset(dataset), Stopwatch()
+    )
     epoch = sum(end <= start for end in epoch_ends)
     loop.run(Progress(start, epoch), epoch_ends, steps_per_loop, [seen.append])
     return seen
@@ -56,11 +61,13 @@ def test_training_metrics_are_means_over_the_epoch_so_far() -> None:
     strategy = tf.distribute.get_strategy()
     dataset = tf.data.Dataset.range(4).map(lambda step: {"number": step})
 
-    def step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def step(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         number = tf.cast(batch["number"], tf.float32)
         return {"loss": number, "accuracy": number}
 
-    loop = TrainLoop(strategy, step, strategy.experimental_distribute_dataset(dataset), Stopwatch())  # type: ignore[arg-type]
+    loop = TrainLoop(
+        Cluster(strategy, "CPU", "one CPU"), step, strategy.experimental_distribute_dataset(dataset), Stopwatch()
+    )
     loop.run(Progress(0, 0), [2, 4], 1, [lambda boundary: means.append(boundary.progress.train["loss"])])
     assert means == [0.0, 0.5, 2.0, 2.5]
 

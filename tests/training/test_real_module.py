@@ -9,27 +9,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer import run
+from trainer.cluster import connect
 from trainer.config import Config
+from trainer.preparation import Built, build, build_step, prepare, training_input
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
 from trainer.training.loop import Progress, TrainLoop
-from trainer.training.step import TrainStep
 
 TRAINABLE = 156
 STATISTICS = 104
 
 
-def train_two_steps(module: Path, photos: Path, **fields: Any) -> tuple[dict[str, np.ndarray], run.Built]:
+def train_two_steps(module: Path, photos: Path, **fields: Any) -> tuple[dict[str, np.ndarray], Built]:
     """The module's variables before training, by path, and the model after two steps on two replicas."""
     common = {"strategy": "mirrored", "virtual_devices": 2, "batch_size": 4, "data": f"folder:{photos}"}
     config = Config.parse(common | {"backbone": str(module)} | fields)
-    prepared = run.prepare(config, Console(quiet=True))
-    built = run.build(prepared)
+    prepared = prepare(config, connect(config), Console(quiet=True))
+    built = build(prepared)
     before = {variable.path: variable.numpy() for variable in built.model.backbone.variables}
-    dataset = run.training_input(prepared, built.model, first_step=0, last_step=2)
-    step = TrainStep(built.model, built.optimizer, config, prepared.cluster.replicas)
-    TrainLoop(prepared.cluster.strategy, step, dataset, Stopwatch()).run(Progress(0, 0), [2], 2, [])
+    dataset = training_input(prepared, built.model, first_step=0, last_step=2)
+    step = build_step(prepared, built)
+    TrainLoop(prepared.cluster, step, dataset, Stopwatch()).run(Progress(0, 0), [2], 2, [])
     return before, built
 
 

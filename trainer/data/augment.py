@@ -7,6 +7,7 @@ from collections.abc import Collection
 import tensorflow as tf
 
 from trainer.data.images import ImageInput, to_size
+from trainer.data.randaugment import randaugment
 
 SMALLEST_CROP = 1 / 3
 """Least part of the area that a crop keeps."""
@@ -21,11 +22,17 @@ COLOR_CHANGE = 0.2
 _GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
 # Folded into an image's seed, so that each operation draws numbers of its own, whichever others are switched on.
-_CROP, _FLIP, _COLOR = range(3)
+_CROP, _FLIP, _COLOR, _RANDAUGMENT = range(4)
 
 
-def augment(pixels: tf.Tensor, image_input: ImageInput, seed: tf.Tensor, operations: Collection[str]) -> tf.Tensor:
-    """Changes one image at random and resizes it; without operations it equals `image_input`.
+def augment(
+    pixels: tf.Tensor,
+    image_input: ImageInput,
+    seed: tf.Tensor,
+    operations: Collection[str],
+    randaugment_strength: float = 0.0,
+) -> tf.Tensor:
+    """Changes one image at random and resizes it; without operations and RandAugment it equals `image_input`.
 
     Args:
       pixels: uint8 [height, width, 3].
@@ -33,6 +40,7 @@ def augment(pixels: tf.Tensor, image_input: ImageInput, seed: tf.Tensor, operati
       seed: int32 [2]; the same seed gives the same changes.
       operations: any of "flip", "crop" and "color"; their order plays no part. The crop is cut out before resizing,
         so that it keeps its full resolution.
+      randaugment_strength: of RandAugment, from 0 (none) to 10.
 
     Returns:
       uint8 [size, size, 3].
@@ -44,6 +52,10 @@ def augment(pixels: tf.Tensor, image_input: ImageInput, seed: tf.Tensor, operati
     if "flip" in operations:
         flip_seed = tf.random.experimental.stateless_fold_in(seed, _FLIP)
         pixels = tf.image.stateless_random_flip_left_right(pixels, flip_seed)
+    if randaugment_strength:
+        # Before "color", which it would undo where it draws autocontrast or equalize.
+        randaugment_seed = tf.random.experimental.stateless_fold_in(seed, _RANDAUGMENT)
+        pixels = randaugment(pixels, randaugment_seed, randaugment_strength)
     if "color" in operations:
         pixels = _change_color(pixels, tf.random.experimental.stateless_fold_in(seed, _COLOR))
     return pixels

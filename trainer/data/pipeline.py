@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -25,8 +26,12 @@ Batch = dict[str, tf.Tensor]
 """What one replica gets of one step, b rows of the global batch.
 
 "image": uint8 [b, size, size, 3]; "label": int32 [b]; "index": int32 [b], the example's index in the source. In
-evaluation rows of padding have index -1, label 0 and black pixels.
+evaluation rows of padding have index -1, label 0 and black pixels. Training adds "row": int32 [b], their places in the
+global batch.
 """
+
+# From uint8 pixels [height, width, 3] and a seed, int32 [2], to uint8 [size, size, 3].
+_Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 PADDING = -1
 """The index of a row that stands for no example."""
@@ -57,6 +62,12 @@ class Share:
             raise ValueError(f"a global batch of {self.global_batch} cannot be shared by {self.replicas} replicas")
         if self.first_replica < 0 or not 0 < self.local_replicas <= self.replicas - self.first_replica:
             raise ValueError(f"{self} names replicas that do not exist")
+
+    @classmethod
+    def of(cls, context: tf.distribute.InputContext, global_batch: int) -> Share:
+        """The share of the input pipeline that a strategy asks for: those of all pipelines are of one size."""
+        local = context.num_replicas_in_sync // context.num_input_pipelines
+        return cls(global_batch, context.num_replicas_in_sync, context.input_pipeline_id * local, local)
 
     @property
     def replica_batch(self) -> int:
@@ -127,7 +138,11 @@ def training_batches(
         return {"place": place, "seed": tf.stack([key[:, 3], tf.cast(place, tf.int32)], axis=1)}
 
     steps = tf.data.Dataset.range(first_step, last_step)
-    return _batches(steps.map(order), source, indices, image_input, share, config.augment)
+    return (
+        _batches(steps.map(order), source, indices, image_input, share, _augmentation(config, image_input))
+        .enumerate()
+        .map(partial(_number_rows, share))
+    )
 
 
 def evaluation_batches(
@@ -152,12 +167,19 @@ def evaluation_batches(
         return {"place": tf.where(position < examples, position, PADDING)}
 
     steps = tf.data.Dataset.range(-(-examples // share.global_batch))
-    return _batches(steps.map(order), source, indices, image_input, share, ())
+    return _batches(steps.map(order), source, indices, image_input, share, None)
 
 
 def _positions(step: tf.Tensor, share: Share) -> tf.Tensor:
     """Positions of this share's rows of a step; int64 [rows]."""
     return step * share.global_batch + tf.range(share.rows.start, share.rows.stop, dtype=tf.int64)
+
+
+def _number_rows(share: Share, count: tf.Tensor, batch: Batch) -> Batch:
+    """Adds to a replica's batch, number `count` of this pipeline, the places of its rows in the global batch."""
+    replica = share.first_replica + count % share.local_replicas
+    first = tf.cast(replica * share.replica_batch, tf.int32)
+    return batch | {"row": first + tf.range(share.replica_batch, dtype=tf.int32)}
 
 
 def _epoch_keys(seed: int, first_epoch: int, last_epoch: int) -> NDArray[np.int32]:
@@ -170,27 +192,34 @@ def _epoch_keys(seed: int, first_epoch: int, last_epoch: int) -> NDArray[np.int3
     return np.frombuffer(b"".join(digest[:16] for digest in digests), "<i4").reshape(-1, 4)
 
 
+def _augmentation(config: Config, image_input: ImageInput) -> _Augmentation | None:
+    """What the configuration says is done to each training image; None if nothing is."""
+    if not (config.augment or config.randaugment):
+        return None
+    return lambda pixels, seed: augment(pixels, image_input, seed, config.augment, config.randaugment)
+
+
 def _batches(
     order: tf.data.Dataset,
     source: Source,
     indices: NDArray[np.int64],
     image_input: ImageInput,
     share: Share,
-    operations: tuple[str, ...],
+    augmentation: _Augmentation | None,
 ) -> tf.data.Dataset:
     """Reads what `order` asks for and batches it for each replica.
 
     Args:
-      order: for each step, "place" int64 [rows], in `indices` or PADDING, and "seed" int32 [rows, 2] if there are
-        operations.
-      operations: the augmentation.
+      order: for each step, "place" int64 [rows], in `indices` or PADDING, and "seed" int32 [rows, 2] if there is
+        an augmentation.
+      augmentation: what is done to each image; None: it is resized only.
     """
-    if isinstance(source, ArraySource) and not operations:
+    if isinstance(source, ArraySource) and augmentation is None:
         load = _batch_loader(source, indices, image_input)
         replica_places = order.map(lambda rows: rows["place"]).unbatch().batch(share.replica_batch, drop_remainder=True)
         dataset = replica_places.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     else:
-        load_one = _example_loader(source, indices, image_input, operations)
+        load_one = _example_loader(source, indices, image_input, augmentation)
         examples = order.unbatch().map(load_one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         dataset = examples.batch(share.replica_batch, drop_remainder=True)
     options = tf.data.Options()
@@ -201,7 +230,7 @@ def _batches(
 
 
 def _example_loader(
-    source: Source, indices: NDArray[np.int64], image_input: ImageInput, operations: tuple[str, ...]
+    source: Source, indices: NDArray[np.int64], image_input: ImageInput, augmentation: _Augmentation | None
 ) -> Callable[[dict[str, tf.Tensor]], Batch]:
     """Loads one row: for images that are files, or are augmented one by one."""
     read = source.reader(indices)
@@ -212,7 +241,7 @@ def _example_loader(
 
         def pixels() -> tf.Tensor:
             native = read(place)
-            return augment(native, image_input, row["seed"], operations) if operations else image_input(native)
+            return augmentation(native, row["seed"]) if augmentation else image_input(native)
 
         black = tf.zeros([image_input.size, image_input.size, 3], tf.uint8)
         image = tf.cond(place == PADDING, lambda: black, pixels)

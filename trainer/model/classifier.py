@@ -68,6 +68,7 @@ class Classifier(keras.Model):
         self.image_input = ImageInput(backbone.image_size, config.resize)
         self.dropout_rate = config.dropout
         self.seed = config.seed
+        self.logits_dtype = "float64" if config.precision == "float64" else "float32"
         self.head = keras.layers.Dense(
             classes,
             kernel_initializer=keras.initializers.GlorotUniform(seed=config.seed * 4 + _HEAD_SEED),
@@ -78,12 +79,15 @@ class Classifier(keras.Model):
         self.built = True
 
     def call(self, pixels: tf.Tensor) -> tf.Tensor:
-        """Inference: float32 pixels `[batch, S, S, 3]` in [0, 1] to float32 logits `[batch, classes]`."""
+        """Inference: float32 pixels `[batch, S, S, 3]` in [0, 1] to logits `[batch, classes]`, see `logits`."""
         return self.logits(self.backbone(pixels, training=False))
 
     def logits(self, features: tf.Tensor) -> tf.Tensor:
-        """The head alone: features `[batch, feature_size]` to float32 logits `[batch, classes]`."""
-        return tf.cast(self.head(features), tf.float32)
+        """The head alone: features `[batch, feature_size]` to logits `[batch, classes]`.
+
+        They are float32 whatever the precision, float64 alone keeps its own.
+        """
+        return tf.cast(self.head(features), self.logits_dtype)
 
     def training_logits(self, pixels: tf.Tensor, rows: BatchRows) -> tf.Tensor:
         """What a training step differentiates: as `call`, with the backbone in training mode and dropout.
@@ -93,7 +97,7 @@ class Classifier(keras.Model):
           rows: where they stand in the global batch.
 
         Returns:
-          Float32 logits `[replica batch, classes]`.
+          Logits `[replica batch, classes]`.
         """
         features = self.backbone(pixels, training=True)
         if self.dropout_rate:

@@ -1,4 +1,4 @@
-"""How weights move: learning-rate schedule, update rule, loss scale, and the order reduce, clip, decay, apply.
+"""How weights move: update rule, loss scale, and the order reduce, clip, decay, apply.
 
 Keras' optimizers hold the update rules. What matters under replicas is done here: gradients are summed over
 replicas FIRST, then clipped (an optimizer's own `clipnorm` clips each replica's part, which is another result), then
@@ -8,54 +8,22 @@ sum them again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from trainer.config import Config
+from trainer.model.averages import WeightAverages
+from trainer.model.groups import Group
+from trainer.model.reduction import sum_over_replicas
+from trainer.model.schedule import Schedule
 
 MOMENTUM = 0.9
 
 INITIAL_LOSS_SCALE = 2.0**15
 LOSS_SCALE_GROWTH_STEPS = 2000
 """Start and growth of the float16 loss scale: the values of Keras' LossScaleOptimizer (keras 3.15, 2026)."""
-
-
-class Schedule:
-    """Linear warm-up to the peak, then constant, cosine or linear down to zero at the last step."""
-
-    def __init__(self, shape: str, peak: float, warmup_steps: float, total_steps: int) -> None:
-        """Makes the schedule.
-
-        Args:
-          shape: "constant", "cosine" or "linear".
-          peak: the rate after the warm-up.
-          warmup_steps: steps of warm-up, whole or not; step 0 already moves.
-          total_steps: steps of the run.
-        """
-        self.shape, self.peak, self.warmup_steps, self.total_steps = shape, peak, warmup_steps, total_steps
-
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """The rate of a step, float32, for a scalar or for a vector of steps (counted from 0)."""
-        step = tf.cast(step, tf.float32)
-        rising = tf.minimum(1.0, (step + 1.0) / max(1.0, self.warmup_steps))
-        left = max(1.0, self.total_steps - self.warmup_steps)
-        done = tf.clip_by_value((step - self.warmup_steps) / left, 0.0, 1.0)
-        if self.shape == "cosine":
-            falling = 0.5 * (1.0 + tf.cos(math.pi * done))
-        elif self.shape == "linear":
-            falling = 1.0 - done
-        else:
-            falling = tf.ones_like(done)
-        return self.peak * rising * falling
-
-
-def build_schedule(config: Config, examples: int, total_steps: int) -> Schedule:
-    """The schedule of a run over `examples` training images an epoch and `total_steps` steps."""
-    warmup_steps = config.warmup * examples / config.batch_size
-    return Schedule(config.schedule, config.peak_learning_rate, warmup_steps, total_steps)
 
 
 class LossScale(tf.Module):
@@ -96,16 +64,21 @@ class LossScale(tf.Module):
 class Optimizer:
     """Applies the gradients of a step. Create it inside `strategy.scope()`."""
 
-    def __init__(self, config: Config, schedule: Schedule, variables: Sequence[keras.Variable]) -> None:
+    def __init__(
+        self, config: Config, schedule: Schedule, groups: Sequence[Group], averages: WeightAverages | None = None
+    ) -> None:
         """Builds the update rule and its slots.
 
         Args:
           config: `optimizer`, `weight_decay`, `clip_norm` and `precision` are used.
           schedule: learning rate by step.
-          variables: the trainable variables, in the order in which gradients will come.
+          groups: the variables that are trained, and how; gradients will come in their order.
+          averages: of the weights, to be kept up to date.
         """
         self.schedule = schedule
-        self.variables = list(variables)
+        self.groups = list(groups)
+        self.averages = averages or WeightAverages(0.0, [])
+        self.variables = [variable for group in groups for variable in group.variables]
         self.clip_norm = config.clip_norm
         self.weight_decay = config.weight_decay
         self.decouples_decay = config.optimizer == "adamw"
@@ -126,10 +99,10 @@ class Optimizer:
             global batch's mean.
 
         Returns:
-          Float32 scalar: the global norm of the summed gradient before clipping, equal on all replicas.
+          Scalar of the gradients' type: the global norm of the summed gradient before clipping, equal on all replicas.
         """
         replica = tf.distribute.get_replica_context()
-        gradients = self.loss_scale.unscale(replica.all_reduce(tf.distribute.ReduceOp.SUM, list(scaled_gradients)))
+        gradients = self.loss_scale.unscale(sum_over_replicas(scaled_gradients))
         norm = tf.linalg.global_norm(gradients)
         if self.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
@@ -140,15 +113,19 @@ class Optimizer:
         learning_rate = self.schedule(self.step)
 
         def update() -> None:
-            for variable, gradient in zip(self.variables, gradients):
-                decay = self.weight_decay if is_decayed(variable) else 0.0
-                strategy.extended.update(
-                    variable.value,
-                    self._update_one,
-                    args=(gradient, learning_rate),
-                    kwargs={"decay": decay},
-                    group=False,
-                )
+            rest = iter(gradients)
+            for group in self.groups:
+                rate = learning_rate * group.rate_scale
+                for variable in group.variables:
+                    decay = self.weight_decay if is_decayed(variable) else 0.0
+                    strategy.extended.update(
+                        variable.value,
+                        self._update_one,
+                        args=(next(rest), rate),
+                        kwargs={"decay": decay},
+                        group=False,
+                    )
+            self.averages.update(strategy, self.step)
 
         if self.loss_scale.dynamic:
             all_finite = strategy.experimental_local_results(finite)[0]

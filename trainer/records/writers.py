@@ -43,7 +43,7 @@ class MetricWriter(Protocol):
         """
 
     def write_steps(
-        self, split: str, steps: NDArray[np.int64], *, epoch: int, values: Mapping[str, NDArray[np.float32]]
+        self, split: str, steps: NDArray[np.int64], *, epoch: int, values: Mapping[str, NDArray[np.floating]]
     ) -> None:
         """Writes the metrics of consecutive steps: `steps` and every metric are vectors of one length."""
 
@@ -81,7 +81,7 @@ class JsonLinesWriter:
         self._write_lines(split, [step], epoch, {name: [float(value)] for name, value in values.items()})
 
     def write_steps(
-        self, split: str, steps: NDArray[np.int64], *, epoch: int, values: Mapping[str, NDArray[np.float32]]
+        self, split: str, steps: NDArray[np.int64], *, epoch: int, values: Mapping[str, NDArray[np.floating]]
     ) -> None:
         """See `MetricWriter.write_steps`."""
         self._write_lines(split, steps.tolist(), epoch, {name: vector.tolist() for name, vector in values.items()})
@@ -133,7 +133,7 @@ class TensorBoardWriter:
         self._write_event(split, step=step, summary=Summary(value=points))
 
     def write_steps(
-        self, split: str, steps: NDArray[np.int64], *, epoch: int, values: Mapping[str, NDArray[np.float32]]
+        self, split: str, steps: NDArray[np.int64], *, epoch: int, values: Mapping[str, NDArray[np.floating]]
     ) -> None:
         """See `MetricWriter.write_steps`; writes the mean of the steps at the last one, as a curve needs no more."""
         means = {name: float(np.mean(vector, dtype=np.float64)) for name, vector in values.items()}
@@ -185,7 +185,7 @@ class MultiWriter:
             writer.write(split, step, epoch=epoch, values=values)
 
     def write_steps(
-        self, split: str, steps: NDArray[np.int64], *, epoch: int, values: Mapping[str, NDArray[np.float32]]
+        self, split: str, steps: NDArray[np.int64], *, epoch: int, values: Mapping[str, NDArray[np.floating]]
     ) -> None:
         """See `MetricWriter.write_steps`."""
         for writer in self._writers:
@@ -211,6 +211,12 @@ def open_writers(run: RunDirectory, resumed_step: int) -> Iterator[MetricWriter]
         tensorboard = TensorBoardWriter(run, resumed_step)
         at_the_end.callback(tensorboard.close)
         yield MultiWriter([lines, tensorboard])
+
+
+@contextmanager
+def no_writers() -> Iterator[MetricWriter]:
+    """In place of `open_writers` on a worker that is not the chief."""
+    yield MultiWriter([])
 
 
 def _lines_up_to(text: str, step: int) -> str:

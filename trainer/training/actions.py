@@ -66,7 +66,7 @@ class WriteMetrics:
     def __call__(self, boundary: Boundary) -> None:
         """Writes the steps since the last boundary; flushes at the end of an epoch."""
         rates = self._schedule(boundary.steps - 1).numpy()
-        values = boundary.values | {"learning_rate": rates}
+        values = dict(boundary.values) | {"learning_rate": rates}
         self._writer.write_steps("train", boundary.steps, epoch=boundary.epoch, values=values)
         if boundary.epoch_ended:
             self._writer.flush()

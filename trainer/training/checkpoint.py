@@ -1,7 +1,7 @@
 """Checkpoints: the whole state of a run at a step, complete or not there at all.
 
     checkpoints/step-00000172/
-      variables.index, variables.data-…    model, optimizer, loss scale
+      variables.index, variables.data-…    model, optimizer, loss scale, averages of the weights
       position.json                        step, epoch, validation, best so far, fingerprints; its presence says
                                            that the checkpoint is complete
 
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import tensorflow as tf
 
 from trainer.errors import UserError
+from trainer.model.averages import WeightAverages
 from trainer.model.classifier import Classifier
 from trainer.model.optimizer import Optimizer
 from trainer.storage import RunDirectory, reading_or_writing
@@ -87,9 +89,16 @@ class Position:
 class CheckpointStore:
     """The checkpoints of one run directory."""
 
-    def __init__(self, run: RunDirectory) -> None:
-        """Looks at `run`, which need not exist yet."""
+    def __init__(self, run: RunDirectory, *, writes: bool = True) -> None:
+        """Looks at `run`, which need not exist yet.
+
+        Args:
+          run: whose checkpoints they are.
+          writes: whether this process writes them. Where several workers train, the chief does; the others must save
+            too, because reading a variable that each replica has for itself is a step of all workers together.
+        """
         self._run = run
+        self._writes = writes
 
     def belongs_to(self, run: RunDirectory) -> bool:
         """Whether these are the checkpoints of `run`."""
@@ -131,6 +140,10 @@ class CheckpointStore:
         Raises:
           UserError: the disk is full or the place cannot be written; earlier checkpoints are untouched.
         """
+        if not self._writes:
+            with tempfile.TemporaryDirectory() as folder:
+                _state(model, optimizer).write(f"{folder}/{_VARIABLES}")
+            return
         staging = self._run.staging(_name(position.step))
         with reading_or_writing(self._run.path):
             try:
@@ -145,16 +158,28 @@ class CheckpointStore:
             if step not in (position.step, position.best_step):
                 self._run.delete_tree(FOLDER, _name(step))
 
-    def restore(self, step: int, model: Classifier, optimizer: Optimizer | None = None) -> None:
+    def restore(
+        self,
+        step: int,
+        model: Classifier,
+        optimizer: Optimizer | None = None,
+        averages: WeightAverages | None = None,
+    ) -> None:
         """Reads the weights of `step` into `model`, and the optimizer's state where one is given.
 
         Works across strategies: what two replicas saved, one device restores.
+
+        Args:
+          step: of a complete checkpoint.
+          model: takes the weights.
+          optimizer: takes its state and that of its averages.
+          averages: take theirs, where there is no optimizer.
 
         Raises:
           UserError: the checkpoint does not hold just the variables that `model` and `optimizer` have.
         """
         path = self._run.join(FOLDER, _name(step), _VARIABLES)
-        state = _state(model, optimizer) if optimizer else tf.train.Checkpoint(model=model)
+        state = _state(model, optimizer) if optimizer else _weights(model, averages)
         try:
             with reading_or_writing(path):
                 status = state.read(path)
@@ -174,4 +199,15 @@ def _name(step: int) -> str:
 
 
 def _state(model: Classifier, optimizer: Optimizer) -> tf.train.Checkpoint:
-    return tf.train.Checkpoint(model=model, optimizer=optimizer.rule, loss_scale=optimizer.loss_scale)
+    state = _weights(model, optimizer.averages)
+    state.optimizer = optimizer.rule
+    state.loss_scale = optimizer.loss_scale
+    return state
+
+
+def _weights(model: Classifier, averages: WeightAverages | None) -> tf.train.Checkpoint:
+    """Model and averages, under the names that they have in every checkpoint."""
+    state = tf.train.Checkpoint(model=model)
+    if averages:
+        state.averages = averages.averages
+    return state

@@ -21,16 +21,16 @@ class Evaluation:
 
     Attributes:
       indices: int64 `[n]`, the examples' indices in the source.
-      losses: float32 `[n]`, cross-entropy in nats.
+      losses: float32 (float64 with that precision) `[n]`, cross-entropy in nats.
       predictions: int32 `[n]`, most probable class.
-      confidences: float32 `[n]`, its probability.
+      confidences: `[n]`, its probability, of the same type.
       labels: int32 `[n]`, the true class.
     """
 
     indices: NDArray[np.int64]
-    losses: NDArray[np.float32]
+    losses: NDArray[np.floating]
     predictions: NDArray[np.int32]
-    confidences: NDArray[np.float32]
+    confidences: NDArray[np.floating]
     labels: NDArray[np.int32]
 
     @property
@@ -61,10 +61,10 @@ class Evaluator:
           source: where the examples come from.
           global_batch: examples a step over all replicas; the replicas divide it.
         """
-        self._strategy = cluster.strategy
+        self._cluster = cluster
         self._image_input = model.image_input
         self._source = source
-        self._share = Share(global_batch, cluster.replicas, 0, cluster.replicas)
+        self._global_batch = global_batch
         self._evaluate_batch = _compiled_batch(cluster.strategy, EvaluationStep(model))
 
     def __call__(self, indices: NDArray[np.int64]) -> Evaluation:
@@ -76,13 +76,17 @@ class Evaluator:
         Raises:
           RuntimeError: an example was left out or came twice, which would be a bug of the input pipeline.
         """
-        dataset = self._strategy.distribute_datasets_from_function(
-            lambda context: evaluation_batches(self._source, indices, self._image_input, self._share)
+        strategy, global_batch = self._cluster.strategy, self._global_batch
+        dataset = strategy.distribute_datasets_from_function(
+            lambda context: evaluation_batches(
+                self._source, indices, self._image_input, Share.of(context, global_batch)
+            )
         )
         iterator = iter(dataset)
-        count = -(-len(indices) // self._share.global_batch)
-        batches = [self._evaluate_batch(iterator) for _ in range(count)]
-        rows = {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in batches[0]}
+        batches = [self._evaluate_batch(iterator) for _ in range(-(-len(indices) // global_batch))]
+        rows = self._of_all_workers(
+            {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in batches[0]}
+        )
         real = rows["index"] >= 0
         order = np.argsort(rows["index"][real], kind="stable")
         judged = rows["index"][real][order].astype(np.int64)
@@ -96,11 +100,21 @@ class Evaluator:
             labels=self._source.labels[judged],
         )
 
+    def _of_all_workers(self, rows: dict[str, NDArray]) -> dict[str, NDArray]:
+        """The rows that each worker judged, one worker's behind the other's: one message for all of them."""
+        gathered = self._cluster.gather(np.stack(list(rows.values())))
+        return {
+            name: gathered[:, column].reshape(-1).astype(local.dtype)
+            for column, (name, local) in enumerate(rows.items())
+        }
+
 
 def _compiled_batch(strategy: tf.distribute.Strategy, step: EvaluationStep) -> tf.types.experimental.GenericFunction:
+    """A function from an iterator to the next batch's rows, of all replicas of this process."""
+
     @tf.function
     def evaluate_batch(iterator: tf.distribute.DistributedIterator) -> dict[str, tf.Tensor]:
         per_replica = strategy.run(step, args=(next(iterator),))
-        return {name: strategy.gather(value, axis=0) for name, value in per_replica.items()}
+        return {name: tf.concat(strategy.experimental_local_results(value), 0) for name, value in per_replica.items()}
 
     return evaluate_batch

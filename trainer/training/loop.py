@@ -3,28 +3,32 @@
 The loop owns WHEN. What happens at a boundary is a list of actions (`trainer.training.actions`), called in order
 with a `Boundary`; the loop knows nothing of logs, checkpoints or validation.
 
-    loop = TrainLoop(strategy, step, dataset)
+    loop = TrainLoop(cluster, step, dataset, stopwatch)
     loop.run(Progress(step=0, epoch=0), epoch_ends=[21, 43, 64], steps_per_loop=0, actions=[...])
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainer.cluster import Cluster
 from trainer.records.goodput import Stopwatch
-from trainer.training.step import TrainStep
+from trainer.training.step import Batch
 
 TARGET_LOOP_SECONDS = 0.5
 """How long a call of compiled steps may take when the loop picks its length: often enough for a progress bar,
 rarely enough for Python not to matter."""
 
 MAX_AUTOMATIC_STEPS = 1000
+
+METRICS = ("loss", "accuracy")
+"""What a training step reports, as its replica's share of the global batch's mean."""
 
 
 @dataclass
@@ -52,7 +56,7 @@ class Boundary:
       progress: how far the run is.
       epoch: the epoch, from 1, that these steps belong to: a boundary stands at every epoch's end.
       steps: int64 `[count]`, the numbers, from 1, of the steps since the last boundary.
-      values: float32 `[count]` a metric, one for each of these steps.
+      values: float64 `[count]` a metric, one for each of these steps.
       seconds: wall time of these steps.
       compiled: whether that time includes the compilation of the step.
       epoch_ended: whether an epoch ends here.
@@ -62,7 +66,7 @@ class Boundary:
     progress: Progress
     epoch: int
     steps: NDArray[np.int64]
-    values: dict[str, NDArray[np.float32]]
+    values: Mapping[str, NDArray[np.floating]]
     seconds: float
     compiled: bool
     epoch_ended: bool
@@ -71,14 +75,17 @@ class Boundary:
 
 Action = Callable[[Boundary], None]
 
+Step = Callable[[Batch], Mapping[str, tf.Tensor]]
+"""What one replica does with one batch, and its share of each of `METRICS`; normally a `TrainStep`."""
+
 
 class TrainLoop:
     """Runs a step over a distributed dataset, many times a call."""
 
     def __init__(
         self,
-        strategy: tf.distribute.Strategy,
-        step: TrainStep,
+        cluster: Cluster,
+        step: Step,
         dataset: tf.distribute.DistributedDataset,
         stopwatch: Stopwatch,
         clock: Callable[[], float] = time.perf_counter,
@@ -86,14 +93,15 @@ class TrainLoop:
         """Prepares the compiled loop.
 
         Args:
-          strategy: where the step's variables live.
+          cluster: where the step's variables live.
           step: what each replica does with its batch.
           dataset: a batch for each replica and step, from the step that `run` starts at.
           stopwatch: is told which time is compilation and which is training.
           clock: seconds, for the automatic loop length and `Boundary.seconds`.
         """
+        self._cluster = cluster
         self._iterator = iter(dataset)
-        self._run_steps = compiled_loop(strategy, step)
+        self._run_steps = compiled_loop(cluster.strategy, step)
         self._stopwatch = stopwatch
         self._clock = clock
 
@@ -115,9 +123,8 @@ class TrainLoop:
             count = min(pace.count, _next_end(epoch_ends, progress.step) - progress.step)
             start = self._clock()
             with self._stopwatch.measure("compile" if first_call else "train"):
-                results = self._run_steps(self._iterator, tf.constant(count))
-                values = {name: value.numpy() for name, value in results.items()}
-            seconds = self._clock() - start
+                local = self._run_steps(self._iterator, tf.constant(count)).numpy()
+                values, seconds = self._over_workers(local, self._clock() - start)
             epoch = progress.epoch + 1
             progress.step += count
             progress.train = epoch_sums.add(values)
@@ -134,6 +141,17 @@ class TrainLoop:
             if not first_call:
                 pace.learn(count, seconds)
             first_call = False
+
+    def _over_workers(self, local: NDArray[np.float64], seconds: float) -> tuple[dict[str, NDArray[np.float64]], float]:
+        """The metrics summed over the workers, and the chief's seconds: all workers go on with the same numbers.
+
+        Args:
+          local: float64 `[metrics, count]`, sums over this worker's replicas.
+          seconds: by this worker's clock.
+        """
+        gathered = self._cluster.gather(np.append(local, seconds))
+        sums = gathered[:, :-1].sum(axis=0).reshape(local.shape)
+        return dict(zip(METRICS, sums)), float(gathered[0, -1])
 
 
 class Pace:
@@ -159,10 +177,10 @@ class _EpochMeans:
         self._sums: dict[str, float] = {}
         self._count = 0
 
-    def add(self, values: dict[str, NDArray[np.float32]]) -> dict[str, float]:
+    def add(self, values: Mapping[str, NDArray[np.floating]]) -> dict[str, float]:
         self._count += len(values["loss"])
         for name, vector in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(np.sum(vector, dtype=np.float64))
+            self._sums[name] = self._sums.get(name, 0.0) + float(np.sum(vector))
         return {name: total / self._count for name, total in self._sums.items()}
 
 
@@ -170,23 +188,21 @@ def _next_end(epoch_ends: Sequence[int], step: int) -> int:
     return next(end for end in epoch_ends if end > step)
 
 
-def compiled_loop(strategy: tf.distribute.Strategy, step: TrainStep) -> tf.types.experimental.GenericFunction:
+def compiled_loop(strategy: tf.distribute.Strategy, step: Step) -> tf.types.experimental.GenericFunction:
     """A function (iterator, count) that runs `count` steps without returning to Python.
 
-    It gives, for each metric of the step, a float32 vector `[count]` of its sums over replicas. The count is a
-    tensor, so that one compilation serves every loop length.
+    It gives float64 `[metrics, count]`: the sums of `METRICS` over the replicas of this process. Workers add theirs up
+    between the calls, which costs one message a call and not one a step. The count is a tensor, so that one compilation
+    serves every loop length.
     """
 
     @tf.function
-    def run_steps(iterator: tf.distribute.DistributedIterator, count: tf.Tensor) -> dict[str, tf.Tensor]:
-        losses = tf.TensorArray(tf.float32, size=count)
-        accuracies = tf.TensorArray(tf.float32, size=count)
+    def run_steps(iterator: tf.distribute.DistributedIterator, count: tf.Tensor) -> tf.Tensor:
+        sums = tf.TensorArray(tf.float64, size=count, element_shape=[len(METRICS)])
         for position in tf.range(count):
             per_replica = strategy.run(step, args=(next(iterator),))
-            losses = losses.write(position, strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica["loss"], axis=None))
-            accuracies = accuracies.write(
-                position, strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica["accuracy"], axis=None)
-            )
-        return {"loss": losses.stack(), "accuracy": accuracies.stack()}
+            local = [tf.add_n(strategy.experimental_local_results(per_replica[name])) for name in METRICS]
+            sums = sums.write(position, tf.cast(tf.stack(local), tf.float64))
+        return tf.transpose(sums.stack())
 
     return run_steps

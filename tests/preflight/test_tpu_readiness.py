@@ -1,0 +1,336 @@
+"""Our own steps lower for a TPU, whatever the configuration; steps that a TPU would not take are found out."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import modules
+import pytest
+import tensorflow as tf
+
+from trainer.config import Config
+from trainer.errors import UserError
+from trainer.model.optimizer import Optimizer
+from trainer.preflight.pretend_tpu import pretend_slice
+from trainer.preflight.readiness import Finding, Rule, check_program
+from trainer.preflight.steps import StepPrograms, trace_steps
+from trainer.preflight.tracing import trace_replica
+from trainer.training.step import TrainStep
+
+CORES = 2
+BATCH = 8
+
+
+def programs_of(cores: int = CORES, **fields: Any) -> StepPrograms:
+    return trace_steps(Config.parse({"strategy": "tpu", "data": "synthetic:3", "batch_size": BATCH} | fields), cores)
+
+
+def own_network(**fields: Any) -> StepPrograms:
+    return programs_of(image_size=8, **fields)
+
+
+def sizes(shapes: Any) -> Counter[tuple[int, ...]]:
+    return Counter(tuple(shape) for shape in shapes)
+
+
+def variable_shapes(programs: StepPrograms, *, trained: bool) -> list[tuple[int, ...]]:
+    variables = [variable for variable in programs.train.variables if variable.trained == trained]
+    return [tuple(tf.raw_ops.VariableShape(input=variable.handle).numpy()) for variable in variables]
+
+
+def check(programs: StepPrograms, *, trained: int, statistics: int = 0) -> None:
+    """A training step that sums each gradient once, and an evaluation step that sums and changes nothing."""
+    train, evaluate = programs
+    assert check_program(train) == []
+    assert check_program(evaluate) == []
+    assert {spec.name for _, spec in train.inputs} >= {"image", "label", "row"}
+    for _, spec in (*train.inputs, *train.outputs, *evaluate.inputs, *evaluate.outputs):
+        assert spec.shape.is_fully_defined(), spec
+    assert all(spec.shape[0] == BATCH // CORES for _, spec in (*train.inputs, *evaluate.inputs, *evaluate.outputs))
+    assert {spec.name for _, spec in train.outputs} == {"loss", "accuracy"}
+    moved = variable_shapes(programs, trained=True)
+    assert len(moved) == trained
+    summed = sizes(entry.shape for entry in train.all_reduces)
+    assert sum(summed.values()) == trained + statistics
+    assert summed >= sizes(moved)
+    assert not evaluate.all_reduces
+    assert not any(node.op.startswith("Assign") for node in evaluate.graph.node)
+
+
+HEAD = 2
+CONVNET = 3 * 4
+"""Three layers: kernel and bias, and those of the norm."""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"optimizer": "adamw", "weight_decay": 0.1, "clip_norm": 1.0, "dropout": 0.5, "label_smoothing": 0.1},
+        {"optimizer": "momentum", "precision": "mixed_bfloat16", "weight_decay": 0.1, "augment": ("flip",)},
+        {"optimizer": "adam", "precision": "mixed_float16", "warmup": 1.0, "ema_decay": 0.99},
+        {"optimizer": "sgd", "accumulation_steps": 2, "mixup": 0.2, "cutmix": 1.0, "class_weights": ("balanced",)},
+    ],
+    ids=["adamw", "bfloat16", "float16", "accumulated and mixed"],
+)
+def test_the_steps_of_the_built_in_network(fields: dict[str, Any]) -> None:
+    check(own_network(**fields), trained=CONVNET + HEAD)
+
+
+def test_frozen_variables_are_not_summed() -> None:
+    programs = own_network(optimizer="rmsprop", freeze="conv_0", lr_scale=("backbone:0.1",))
+    check(programs, trained=CONVNET + HEAD - 2)
+
+
+TINY = 1
+"""The trainable variables of a tiny module."""
+
+UPDATED: dict[str, Any] = {"train_backbone": True, "backbone_statistics": "update", "ema_decay": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("make", "fields", "trained", "statistics"),
+    [
+        (modules.with_training, {}, HEAD, 0),
+        (modules.with_training, UPDATED, TINY + HEAD, 1),
+        (modules.with_tensor_training, {}, HEAD, 0),
+        (modules.with_momentum, UPDATED, TINY + HEAD, 1),
+        (modules.inference_only, {"train_backbone": True, "accumulation_steps": 2}, TINY + HEAD, 0),
+        (modules.signatures_only, {"train_backbone": True, "precision": "mixed_bfloat16"}, TINY + HEAD, 0),
+        (modules.tf1_format, {}, HEAD, 0),
+    ],
+    ids=["frozen", "updated", "tensor training", "momentum", "inference only", "signatures only", "tf1"],
+)
+def test_the_steps_of_hub_modules(
+    make: Callable[[Path], Path], fields: dict[str, Any], trained: int, statistics: int, tmp_path: Path
+) -> None:
+    programs = programs_of(backbone=str(make(tmp_path / "module")), **fields)
+    # Nothing but the programs may be needed any more: not the module, whose functions they call.
+    gc.collect()
+    check(programs, trained=trained, statistics=statistics)
+
+
+def test_a_module_that_cannot_be_trained_on_a_tpu_is_found(tmp_path: Path) -> None:
+    module = modules.with_tensor_training(tmp_path / "module")
+    programs = programs_of(backbone=str(module), train_backbone=True)
+    (finding,) = check_program(programs.train)
+    assert finding.rule == "lowering"
+    assert "keep the module frozen" in finding.message
+    assert check_program(programs.evaluate) == []
+
+
+def test_each_core_gets_its_part_of_the_batch() -> None:
+    programs = own_network(cores=8, optimizer="sgd")
+    assert {spec.shape[0] for _, spec in (*programs.train.inputs, *programs.evaluate.inputs)} == {1}
+    with pytest.raises(UserError, match="batch_size=8"):
+        own_network(cores=3)
+
+
+def test_float64_is_found_in_every_sum() -> None:
+    findings = check_program(own_network(optimizer="sgd", precision="float64").train)
+    assert [finding.rule for finding in findings] == ["emulated"]
+    assert "float64" in findings[0].message
+
+
+def gradient_findings(programs: StepPrograms) -> list[Finding]:
+    findings = check_program(programs.train)
+    assert {finding.rule for finding in findings} == {"gradients"}
+    return findings
+
+
+def test_gradients_that_nobody_sums_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", lambda self, operation, value: value)
+    (finding,) = gradient_findings(own_network(optimizer="sgd"))
+    assert "drift apart" in finding.message
+    assert f"and {CONVNET + HEAD - 3} more" in finding.message
+    assert finding.name == "backbone/conv_0/kernel"
+
+
+def test_gradients_that_are_summed_twice_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    apply = Optimizer.apply
+
+    def sum_before(optimizer: Optimizer, gradients: list[tf.Tensor]) -> tf.Tensor:
+        replica = tf.distribute.get_replica_context()
+        return apply(optimizer, replica.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients)))
+
+    monkeypatch.setattr(Optimizer, "apply", sum_before)
+    programs = own_network(optimizer="sgd")
+    assert len(programs.train.all_reduces) == 2 * (CONVNET + HEAD)
+    (finding,) = gradient_findings(programs)
+    assert "a second time" in finding.message
+    assert f"and {CONVNET + HEAD - 3} more" in finding.message
+
+
+def test_statistics_that_nobody_averages_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(TrainStep, "_average_moving_statistics", lambda step: None)
+    programs = programs_of(backbone=str(modules.with_training(tmp_path / "module")), **UPDATED)
+    (finding,) = gradient_findings(programs)
+    assert finding.name == "backbone/tiny/norm/moving_mean"
+
+
+def test_an_optimizer_of_keras_after_a_sum_of_our_own_is_found() -> None:
+    strategy = pretend_slice(CORES)
+    with strategy.scope():
+        weight = keras.Variable(tf.ones([4]), name="weight")
+        optimizer = keras.optimizers.SGD()
+        optimizer.build([weight])
+
+    def step(batch: Mapping[str, tf.Tensor]) -> None:
+        replica = tf.distribute.get_replica_context()
+        optimizer.apply([replica.all_reduce(tf.distribute.ReduceOp.SUM, batch["x"])])
+
+    program = trace_replica(strategy, step, {"x": tf.TensorSpec([4])}, {"weight": weight.value}, ["weight"])
+    (finding,) = check_program(program)
+    assert "weight is summed over replicas a second time" in finding.message
+
+
+@pytest.mark.parametrize("touches", [True, False])
+def test_a_variable_that_no_gradient_reaches_is_found(touches: bool) -> None:
+    strategy = pretend_slice(CORES)
+    with strategy.scope():
+        weight = tf.Variable(tf.ones([4]))
+
+    def step(batch: Mapping[str, tf.Tensor]) -> None:
+        if touches:
+            weight.assign(0.99 * weight)
+
+    program = trace_replica(strategy, step, {"x": tf.TensorSpec([4])}, {"weight": weight}, ["weight"])
+    (finding,) = check_program(program)
+    assert (finding.rule, finding.name) == ("gradients", "weight")
+
+
+Step = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
+
+
+def findings_of(step: Step, spec: tf.TensorSpec) -> list[Finding]:
+    return check_program(trace_replica(pretend_slice(CORES), step, {"x": spec}))
+
+
+def printing(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    tf.print("batch", batch["x"])
+    return {"y": batch["x"]}
+
+
+def called_printing(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return tf.function(printing)(batch)
+
+
+def calling_python(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {"y": tf.py_function(lambda x: x, [batch["x"]], tf.float32)}
+
+
+def calling_numpy(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {"y": tf.numpy_function(lambda x: x, [batch["x"]], tf.float32)}
+
+
+def writing_text(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {"y": tf.strings.as_string(batch["x"])}
+
+
+def decoding(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {"y": tf.io.decode_jpeg(tf.constant(b""))}
+
+
+def resizing_bicubically(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {"y": tf.image.resize(batch["x"][tf.newaxis, ..., tf.newaxis], [2, 2], "bicubic")}
+
+
+def asking_the_host(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {"y": tf.compat.v1.tpu.outside_compilation(tf.negative, batch["x"])}
+
+
+def masking(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {"y": tf.reduce_sum(tf.boolean_mask(batch["x"], batch["x"] > 0.0))}
+
+
+def counting_by_data(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {"y": tf.range(tf.cast(batch["x"][0, 0], tf.int32))}
+
+
+def complex_in_double(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {"y": tf.cast(tf.math.real(tf.cast(batch["x"], tf.complex128) * 1j), tf.float32)}
+
+
+def in_double(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {"y": tf.cast(tf.exp(tf.cast(batch["x"], tf.float64)), tf.float32)}
+
+
+def asserting(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """XLA leaves assertions out, text and all."""
+    tf.debugging.Assert(tf.reduce_all(batch["x"] > 0.0), ["not above zero:", batch["x"]])
+    return {"y": batch["x"]}
+
+
+def complex_in_single(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {"y": tf.math.real(tf.signal.fft(tf.cast(batch["x"], tf.complex64)))}
+
+
+@pytest.mark.parametrize(
+    ("step", "rule", "said"),
+    [
+        (printing, "host", "tf.print"),
+        (called_printing, "host", "tf.print"),
+        (calling_python, "host", "tf.py_function"),
+        (calling_numpy, "host", "tf.numpy_function"),
+        (writing_text, "host", "AsString"),
+        (decoding, "host", "tf.io.decode_jpeg"),
+        (resizing_bicubically, "host", "ResizeBicubic"),
+        (asking_the_host, "host", "marked for the host"),
+        (masking, "dynamic", "boolean_mask"),
+        (counting_by_data, "lowering", "compile-time constant"),
+        (complex_in_double, "type", "c128"),
+        (in_double, "emulated", "float64"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_a_step_that_no_tpu_takes_is_found(step: Step, rule: Rule, said: str) -> None:
+    findings = findings_of(step, tf.TensorSpec([4, 4]))
+    assert any(finding.rule == rule and said in finding.message for finding in findings), findings
+    assert {finding.rule for finding in findings} <= {rule, "emulated"}
+    assert all(finding.name or finding.rule == "lowering" for finding in findings)
+
+
+@pytest.mark.parametrize("step", [asserting, complex_in_single], ids=lambda step: step.__name__)
+def test_a_step_that_a_tpu_takes_is_let_through(step: Step) -> None:
+    assert findings_of(step, tf.TensorSpec([4, 4])) == []
+
+
+def test_a_batch_of_open_size_or_of_text_is_found() -> None:
+    def step(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {"y": tf.identity(batch["x"])}
+
+    (open_size,) = findings_of(step, tf.TensorSpec([None, 4]))
+    assert (open_size.rule, open_size.name) == ("shape", "x")
+    (text,) = findings_of(step, tf.TensorSpec([4], tf.string))
+    assert (text.rule, text.name) == ("type", "x")
+
+
+def test_what_stays_on_the_host_is_found() -> None:
+    elsewhere = tf.Variable(2.0)
+    pairs = tf.lookup.KeyValueTensorInitializer(tf.constant([0, 1], tf.int64), tf.constant([0.0, 1.0]))
+    table = tf.lookup.StaticHashTable(pairs, 0.0)
+    (variable,) = findings_of(lambda batch: {"y": elsewhere * batch["x"]}, tf.TensorSpec([4]))
+    assert variable.rule == "resource"
+    assert "strategy.scope()" in variable.message
+    findings = findings_of(lambda batch: {"y": table.lookup(batch["x"])}, tf.TensorSpec([4], tf.int64))
+    assert [finding.rule for finding in findings] == ["resource", "host"]
+    assert "table" in findings[0].message
+
+
+def test_a_pretended_slice_is_a_tpu_strategy_and_leaves_no_trace() -> None:
+    before = (tf.config.list_logical_devices(), tf.config.get_soft_device_placement())
+    strategy = pretend_slice(8)
+    assert isinstance(strategy, tf.distribute.TPUStrategy)
+    assert strategy.num_replicas_in_sync == 8
+    with strategy.scope():
+        variable = tf.Variable(1.0)
+    variable.assign_add(1.0)
+    assert [float(copy) for copy in strategy.experimental_local_results(variable)] == [2.0] * 8
+    assert not tf.distribute.has_strategy()
+    assert before == (tf.config.list_logical_devices(), tf.config.get_soft_device_placement())
+    with pytest.raises(ValueError, match="0 cores"):
+        pretend_slice(0)

@@ -1,0 +1,111 @@
+"""Flags from the fields of a Config, and a Config from flags.
+
+`trainer.task` reads the command line with it, and `launch` the flags that it will hand on, so that a wrong one is said
+once and before anything is started. It imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import get_args
+
+from absl import flags
+from pydantic.fields import FieldInfo
+
+from trainer.config import Config
+from trainer.config_errors import values_from_json
+from trainer.config_fields import field_topic
+from trainer.errors import UserError
+
+# What is defined here belongs to the module that asks for it: `--help` shows the flags of the program's own module.
+flags.disclaim_key_flags()
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the trainer's flags: config, dry_run, quiet, and one for every field of `Config`, with its default."""
+    flags.DEFINE_string(
+        "config", "", "Read the configuration from this JSON file; flags override it.", flag_values=flag_values
+    )
+    flags.DEFINE_bool(
+        "dry_run", False, "Print the resolved configuration and the plan; train nothing.", flag_values=flag_values
+    )
+    flags.DEFINE_bool("quiet", False, "Print nothing but warnings and errors.", flag_values=flag_values)
+    for name, field in Config.model_fields.items():
+        text = f"[{field_topic(field)}] {field.description}"
+        if field.annotation is bool:
+            flags.DEFINE_bool(name, field.default, text, flag_values=flag_values)
+        else:
+            shown = _choices(field)
+            text = f"{text} One of {', '.join(shown)}." if shown else text
+            flags.DEFINE_string(name, as_flag(field.default), text, flag_values=flag_values)
+
+
+def parse_arguments(flag_values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Sets flags from a command line.
+
+    Args:
+      flag_values: as `define_flags` left them.
+      arguments: without the program's name.
+
+    Raises:
+      UserError: a flag that is not known or lacks its value, or an argument that is no flag.
+      SystemExit: what absl raises for --help and its like, where they are defined.
+    """
+    try:
+        rest = flag_values(["", *arguments])[1:]
+    except flags.Error as error:
+        sentence = re.sub(r" \?$", "?", str(error).strip().removeprefix("ERROR:: "))
+        boolean = re.match(r"flag (--.+): \('Non-boolean argument to boolean flag', .+\)$", sentence, re.DOTALL)
+        sentence = f"{boolean[1]}: must be true or false" if boolean else sentence
+        raise UserError(f"{sentence}{'' if sentence.endswith(('.', '?')) else '.'}") from None
+    if rest:
+        raise UserError(f"{rest[0]} is not a flag: every argument starts with --, as in --data=folder:PATH.")
+
+
+def config_from_flags(flag_values: flags.FlagValues, read_text: Callable[[str], str]) -> Config:
+    """The configuration: defaults, overridden by --config, overridden by the flags that were given.
+
+    Args:
+      flag_values: parsed flags that `define_flags` defined.
+      read_text: reads the file of --config.
+
+    Raises:
+      UserError: the file or a value is not accepted.
+    """
+    given = {name: flag_values[name].value for name in Config.model_fields if flag_values[name].present}
+    if not flag_values.config:
+        return Config.parse(given)
+    origin = f"--config={flag_values.config}"
+    values = values_from_json(read_text(flag_values.config), origin=origin)
+    try:
+        return Config.parse(values | given)
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
+
+
+def read_local_text(path: str) -> str:
+    """A text file of this machine, for `config_from_flags`.
+
+    Raises:
+      UserError: it is not there or cannot be read.
+    """
+    try:
+        with open(os.path.expanduser(path), encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise UserError(
+            f"--config={path} cannot be read ({reason}): give a JSON file such as a run directory's config.json."
+        ) from None
+
+
+def as_flag(default: object) -> str:
+    """A default as one would write it on the command line: "75,15,10"."""
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _choices(field: FieldInfo) -> tuple[str, ...]:
+    choices = get_args(field.annotation)
+    return choices if choices and all(isinstance(choice, str) for choice in choices) else ()

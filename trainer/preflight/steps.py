@@ -1,0 +1,67 @@
+"""The project's own steps as a TPU would get them.
+
+What is traced here is what `trainer.training.loop` and `trainer.training.evaluation` run: the same step objects, built
+by `trainer.preparation` for the same Config, on batches of the shapes that the input pipeline gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from trainer.cluster import Cluster
+from trainer.config import Config
+from trainer.data.pipeline import Share, evaluation_batches
+from trainer.model.classifier import Classifier
+from trainer.preflight.pretend_tpu import pretend_slice
+from trainer.preflight.replica_program import ReplicaProgram
+from trainer.preflight.tracing import trace_replica
+from trainer.preparation import Prepared, build, build_step, prepare, training_input
+from trainer.records.console import Console
+from trainer.training.step import EvaluationStep
+
+
+class StepPrograms(NamedTuple):
+    """One replica's program of a training step and of an evaluation step."""
+
+    train: ReplicaProgram
+    evaluate: ReplicaProgram
+
+
+def trace_steps(config: Config, replicas: int, console: Console | None = None) -> StepPrograms:
+    """Builds the model of a run on a pretended slice, and traces its steps.
+
+    Args:
+      config: the run; its images and its module are opened, and nothing is written.
+      replicas: how many TPU cores share the global batch; two tell as much of the program as two hundred, but for
+        the batch of each.
+      console: is told how a long look through the images goes; by default nobody is.
+
+    Raises:
+      UserError: the images, the module or the batch size are not as the configuration needs them.
+    """
+    cluster = Cluster(pretend_slice(replicas), "TPU", f"preflight: {replicas} TPU cores, none of them here")
+    cluster.replica_batch(config.batch_size)
+    prepared = prepare(config, cluster, console or Console(quiet=True))
+    built = build(prepared)
+    known = [*built.model.variables, *built.optimizer.rule.variables]
+    variables = {variable.path: variable.value for variable in known}
+    trained = {variable.path for variable in built.optimizer.variables}
+    strategy, step = cluster.strategy, build_step(prepared, built)
+    batches = training_input(prepared, built.model, first_step=0, last_step=1)
+    train = trace_replica(strategy, step, batches.element_spec, variables, trained)
+    evaluate = trace_replica(strategy, EvaluationStep(built.model), _evaluation_spec(prepared, built.model), variables)
+    return StepPrograms(train, evaluate)
+
+
+def _evaluation_spec(prepared: Prepared, model: Classifier) -> Mapping[str, tf.TypeSpec]:
+    """The shapes and types of what an evaluation step is given; they are the same for any split."""
+    global_batch = prepared.config.batch_size
+    batches = prepared.cluster.strategy.distribute_datasets_from_function(
+        lambda context: evaluation_batches(
+            prepared.source, prepared.train, model.image_input, Share.of(context, global_batch)
+        )
+    )
+    return batches.element_spec
