@@ -23,6 +23,7 @@ COMMON = [
     "pydantic>=2.7",
     "rich>=13.7",
     "scikit-learn>=1.4",
+    "scipy>=1.10",
     "setuptools<81",  # tensorflow_hub 0.16 imports pkg_resources, which later versions do not have.
     "tensorboard>=2.20,<2.22",
     "tensorflow-datasets>=4.9.6",

@@ -12,9 +12,7 @@ room for "it is only rounding", and on a real Hub module in float32.
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +31,7 @@ if __name__ == "__main__":
 
     import_tensorflow_quietly()
 
+from launch.worker_processes import free_ports, worker_environment
 from trainer.agreement import come_together
 from trainer.cluster import Cluster, connect
 from trainer.config import Config
@@ -234,28 +233,17 @@ def cluster_of_processes(
 
     Whatever still runs at the end is killed.
     """
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(len(commands))]
+    ports = free_ports(len(commands))
     processes = []
     with ExitStack() as at_the_end:
         for index, command in enumerate(commands):
-            environment = dict(os.environ)
-            if len(commands) > 1:
-                task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-                environment["TF_CONFIG"] = json.dumps(task)
+            alone = len(commands) == 1
+            environment = dict(os.environ) if alone else worker_environment(os.environ, ports, index)
             process = subprocess.Popen(command, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True)
             at_the_end.callback(process.wait)
             at_the_end.callback(process.kill)
             processes.append(process)
         yield processes
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody uses at the moment."""
-    with ExitStack() as sockets:
-        bound = [sockets.enter_context(socket.socket()) for _ in range(count)]
-        for each in bound:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in bound]
 
 
 def _work(out: str, replicas: int, inputs: Inputs, cases: Sequence[str]) -> None:

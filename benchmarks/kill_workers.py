@@ -28,7 +28,12 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from trainer.startup import import_tensorflow_quietly
+
+ROOT = Path(__file__).resolve().parents[1]
 
 TRAINER_FLAGS = ["--data=digits", "--epochs=4", "--steps_per_loop=1", "--augment=crop", "--dropout=0.3"]
 """A status after every step, so that the step of the kill is known; randomness that a resumed run must repeat."""
@@ -84,7 +89,11 @@ def train(run_dir: Path, workers: int, flags: list[str], kill: Kill | None = Non
     with (
         log.open("w", encoding="utf-8") as out,
         subprocess.Popen(
-            [*command, *flags, f"--run_dir={run_dir}"], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            [*command, *flags, f"--run_dir={run_dir}"],
+            env=dict(os.environ, PYTHONPATH=str(ROOT)),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
         ) as process,
     ):
         try:
@@ -104,7 +113,8 @@ def _kill_when_due(kill: Kill, process: subprocess.Popen[bytes], run_dir: Path, 
         if steps_done(run_dir) >= kill.step:
             time.sleep(kill.delay)
             step = steps_done(run_dir)
-            os.kill(worker_process(log.read_text(encoding="utf-8"), kill.worker), signal.SIGKILL)
+            with suppress(ProcessLookupError):  # It was done in the meantime: no restart will be seen.
+                os.kill(worker_process(log.read_text(encoding="utf-8"), kill.worker), signal.SIGKILL)
             return step
         time.sleep(POLL_SECONDS)
     return None

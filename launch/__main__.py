@@ -48,8 +48,7 @@ def main(arguments: Sequence[str]) -> int:
             )
         return int(options.execute(options, trainer_flags))
     except UserError as error:
-        text = printable(str(error).replace("\n", "\\n"), sys.stderr.encoding)
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {printable(str(error), sys.stderr.encoding)}", file=sys.stderr)
         return EXIT_USER
     except KeyboardInterrupt:
         print("error: interrupted before anything was started.", file=sys.stderr)

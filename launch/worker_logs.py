@@ -58,8 +58,8 @@ class LineSplitter:
 class Printer:
     """Prints lines with a prefix.
 
-    A run outlives who watches it: when nobody can read any more, lines vanish. A reader that is there and does not read,
-    such as a pager, holds up the launcher once the pipe is full, and then the workers.
+    A run outlives who watches it: when nobody can read any more, lines vanish. A reader that is there and does not
+    read, such as a pager, holds up the launcher once the pipe is full, and then the workers.
     """
 
     def __init__(self, stream: TextIO, environment: Mapping[str, str]) -> None:

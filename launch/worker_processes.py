@@ -41,7 +41,7 @@ def worker_environment(base: Mapping[str, str], ports: Sequence[int], index: int
 
     Returns:
       `base` with TF_CONFIG; without CLUSTER_SPEC, Vertex's way to say the same; with output that is not held back,
-      and with no proxy between the workers.
+      with no proxy between the workers, and with this worker's part of the cores.
     """
     environment = {name: value for name, value in base.items() if name != "CLUSTER_SPEC"}
     environment["TF_CONFIG"] = json.dumps(
@@ -51,6 +51,8 @@ def worker_environment(base: Mapping[str, str], ports: Sequence[int], index: int
         }
     )
     environment["PYTHONUNBUFFERED"] = "1"
+    # TensorFlow takes a thread for each core, and so would every worker: they would spend their time waiting for cores.
+    environment.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (os.cpu_count() or 1) // len(ports))))
     # gRPC, through which the workers talk, sends even loopback connections to a proxy that is not told otherwise.
     excepted = base.get("no_proxy") or base.get("NO_PROXY") or ""
     environment["no_proxy"] = ",".join(filter(None, [excepted, "localhost", LOOPBACK]))

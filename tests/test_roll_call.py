@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -71,11 +72,12 @@ class Meeting:
 
 
 @pytest.fixture
-def meeting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Meeting]:
+def meeting(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[Meeting]:
     monkeypatch.setattr(roll_call, "_RETRY_SECONDS", 0.05)
     meeting = Meeting()
     yield meeting
     meeting.pool.shutdown()
+    assert caplog.get_records("call") == []
 
 
 def sentence(worker: Future[Config]) -> str:
@@ -104,6 +106,16 @@ def greet(connection: socket.socket, greeting: Greeting) -> TextIO:
     return heard
 
 
+def open_sockets() -> set[str]:
+    """The sockets that this process has open, where the system tells."""
+    folder = "/proc/self/fd"
+    links = set()
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        with suppress(OSError):  # What listed the folder is closed again.
+            links.add(os.readlink(f"{folder}/{name}"))
+    return {link for link in links if link.startswith("socket:")}
+
+
 def free_at_once(address: str) -> None:
     """Raises OSError if the port cannot be bound as gRPC binds it."""
     host, port = split_address(address)
@@ -116,7 +128,7 @@ def free_at_once(address: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", pytest.param("[::1]", marks=needs_ipv6)])
 def test_all_go_with_the_chiefs_run_dir_and_their_own_machines_fields(meeting: Meeting, host: str) -> None:
     workers = addresses(3, host)
-    open_before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    open_before = open_sockets()
     first, *others = topologies(workers)
     late = [meeting.send(others[1], data="folder:/here", hub_mirror="https://mirror", worker_timeout=7)]
     time.sleep(0.2)  # The chief comes after a worker, which tries again.
@@ -126,8 +138,7 @@ def test_all_go_with_the_chiefs_run_dir_and_their_own_machines_fields(meeting: M
     third, second = (worker.result(30) for worker in late)
     for address in workers:
         free_at_once(address)
-    if open_before is not None:
-        assert len(os.listdir("/proc/self/fd")) == open_before
+    assert open_sockets() <= open_before
     assert [each.run_dir for each in (config, second, third)] == [RUN_DIR] * 3
     assert [each.data for each in (config, second, third)] == ["folder:/there", "folder:/elsewhere", "folder:/here"]
     assert (third.hub_mirror, third.worker_timeout, second.repair_hub_cache) == ("https://mirror", 7, True)
@@ -203,10 +214,11 @@ def test_a_run_dir_that_is_not_the_chiefs_is_refused(meeting: Meeting) -> None:
 
 
 def test_who_does_not_come_is_named_to_all_who_are_there(meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll_call, "_FIRST_NOTE_SECONDS", 0.3)
-    monkeypatch.setattr(roll_call, "_NOTE_SECONDS", 0.4)
-    chief, second, third, fourth = topologies(addresses(4))
+    monkeypatch.setattr(roll_call, "_FIRST_NOTE_SECONDS", 0.2)
+    monkeypatch.setattr(roll_call, "_NOTE_SECONDS", 0.2)
+    chief, _, third, _ = topologies(addresses(4))
     workers = [meeting.send(chief, timeout=1.5), meeting.send(third, timeout=1.5)]
+    waiting_for_chief = f"waiting for the chief ({chief.workers[0]}): connection refused"
     said = [sentence(worker) for worker in workers]
     assert said[0] == said[1]
     assert said[0] == (
@@ -216,7 +228,19 @@ def test_who_does_not_come_is_named_to_all_who_are_there(meeting: Meeting, monke
     )
     note = f"waiting for worker 1 ({chief.workers[1]}) and worker 3 ({chief.workers[3]})"
     for notes in meeting.notes:
-        assert 2 <= len(notes) <= 3 and set(notes) == {note}
+        assert notes.count(note) >= 2 and set(notes) <= {note, waiting_for_chief}
+
+
+def test_the_first_reminder_comes_after_5_seconds_and_then_one_every_30(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(roll_call, "_now", lambda: now)
+    reminder = roll_call._Reminder()
+    due = []
+    for moment in (104.9, 105.0, 105.1, 134.9, 135.0, 135.1):
+        now = moment
+        due.append(reminder.due())
+    assert due == [False, True, False, False, True, False]
+    assert reminder.left() == pytest.approx(29.9)
 
 
 def test_the_workers_say_that_the_chief_does_not_come(meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,10 +332,11 @@ def test_strangers_hold_nobody_up(meeting: Meeting, hangs_up: bool) -> None:
             stranger.close()
     workers.append(meeting.send(second))
     assert [worker.result(30).run_dir for worker in workers] == [RUN_DIR] * 2
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 9  # A silent one would be listened to for 10.
     free_at_once(chief.workers[0])
     for stranger in strangers:
         stranger.close()
+    gc.collect()  # asyncio logs what went wrong with a connection once it is forgotten; the fixture looks for that.
 
 
 def test_a_silent_stranger_is_sent_away(meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,7 +401,7 @@ def test_a_port_in_use_is_named_even_if_its_owner_would_share_it(meeting: Meetin
         owner.listen()
         begun = time.monotonic()
         said = sentence(meeting.send(mine))
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 5
     name = "the chief" if role == "chief" else "worker 1"
     assert said.startswith(f"{workers[mine.index]}, the port of {name}, is in use on this machine: end the program")
 
@@ -430,3 +455,21 @@ def test_loopback_workers_are_not_to_be_reached_from_outside(host: str, everywhe
     (address,) = addresses(1, own if host == "own" else host)
     with hold_own_port(address, "the chief", timeout=1), closing(socket.socket()) as caller:
         assert (caller.connect_ex((own, split_address(address)[1])) == 0) is everywhere
+
+
+def test_a_machine_that_knows_itself_as_loopback_is_reached_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    (address,) = addresses(1, "my-node")
+    own = ("127.0.0.1", split_address(address)[1])
+    monkeypatch.setattr(own_port, "_resolve", lambda *arguments: (socket.AF_INET, own))
+    with hold_own_port(address, "the chief", timeout=1) as listener:
+        assert listener.getsockname()[0] == "0.0.0.0"
+
+
+def test_a_loopback_port_that_is_taken_on_another_interface_is_in_use() -> None:
+    # TensorFlow will want it on all of them.
+    (address,) = addresses(1)
+    with (
+        socket.create_server((own_address(), split_address(address)[1])),
+        pytest.raises(UserError, match="is in use on this machine"),
+    ):
+        hold_own_port(address, "the chief", timeout=1)

@@ -83,6 +83,19 @@ def test_a_run_leaves_the_files_and_numbers_that_it_promises(tmp_path: Path, no_
         assert list((tmp_path / "r" / "tensorboard" / split).glob("events.*"))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), RuntimeError("[ORIGINAL UnavailableError REPLACED BY KeyboardInterrupt]")],
+    ids=["alone", "while TensorFlow raised another error"],
+)
+def test_ctrl_c_leaves_a_run_that_can_be_started_again(
+    tmp_path: Path, no_export: None, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    interrupt_after_first_save(monkeypatch, error)
+    assert run.execute(Config(**TINY, run_dir=str(tmp_path / "r")), quiet=True) == EXIT_PREEMPTED
+    assert status_of(tmp_path / "r")["state"] == "preempted"
+
+
 def test_resumed_run_ends_like_an_undisturbed_one_bit_for_bit(
     tmp_path: Path, no_export: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

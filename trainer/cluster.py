@@ -120,13 +120,17 @@ def connect(config: Config, topology: Topology | None = None) -> Cluster:
         cluster = _best_device(topology)
         if topology:  # The evaluator computes alone: the workers' batch is none of its business.
             return cluster
-    _check_pieces(config, cluster.replica_batch(config.batch_size))
+    check_batch(config, cluster)
     return cluster
 
 
-def _check_pieces(config: Config, replica_batch: int) -> None:
-    """Refuses a batch that cannot be cut as `--accumulation_steps` and the mixing of pairs need it."""
-    pieces, rows = config.accumulation_steps, replica_batch
+def check_batch(config: Config, cluster: Cluster) -> None:
+    """Makes sure that the batch can be cut as the replicas, `--accumulation_steps` and the mixing of pairs need it.
+
+    Raises:
+      UserError: it cannot.
+    """
+    pieces, rows = config.accumulation_steps, cluster.replica_batch(config.batch_size)
     if rows % pieces:
         raise UserError(
             f"--accumulation_steps={pieces} does not divide the {rows} images that a replica gets of "
@@ -136,6 +140,18 @@ def _check_pieces(config: Config, replica_batch: int) -> None:
         raise UserError(
             f"--mixup and --cutmix pair images, and {rows // pieces} at a time on a replica is odd: choose another "
             f"--batch_size than {config.batch_size} or other --accumulation_steps than {pieces}."
+        )
+
+
+def check_tpu_precision(config: Config) -> None:
+    """Makes sure that TPUs compute in the format that is asked for.
+
+    Raises:
+      UserError: they do not, or only in an emulation.
+    """
+    if config.precision in ("float64", "mixed_float16"):
+        raise UserError(
+            f"--precision={config.precision}: TPUs compute in float32 or mixed_bfloat16; take one of these."
         )
 
 
@@ -189,10 +205,7 @@ def _workers(config: Config, topology: Topology) -> Cluster:
 
 
 def _tpu(config: Config) -> Cluster:
-    if config.precision in ("float64", "mixed_float16"):
-        raise UserError(
-            f"--precision={config.precision}: TPUs compute in float32 or mixed_bfloat16; take one of these."
-        )
+    check_tpu_precision(config)
     from trainer.tpu import connect_tpu
 
     strategy = connect_tpu(config.tpu)

@@ -24,7 +24,7 @@ _WAY_BACK_SECONDS = 3.0
 
 
 def hold_own_port(address: str, name: str, *, timeout: float) -> socket.socket:
-    """Listens on a worker's own port: on loopback alone where the host is loopback, otherwise on all interfaces.
+    """Listens on a worker's own port: on loopback alone where the address says so, otherwise on all interfaces.
 
     Args:
       address: "host:port" of this worker.
@@ -40,11 +40,12 @@ def hold_own_port(address: str, name: str, *, timeout: float) -> socket.socket:
     host, port = split_address(address)
     family, own = _resolve(host, address, name, min(timeout, _NAME_SECONDS))
     everywhere = "::" if family == socket.AF_INET6 else "0.0.0.0"
-    listener = _listen(family, (everywhere, port), address, name)
+    if _means_loopback(host):
+        # Nobody may have the port on any interface: TensorFlow will want it on all of them.
+        _take(family, (everywhere, port), address, name, listen=False).close()
+        return _take(family, (own[0], port, *own[2:]), address, name)
+    listener = _take(family, (everywhere, port), address, name)
     try:
-        if ipaddress.ip_address(own[0].partition("%")[0]).is_loopback:
-            listener.close()  # It only showed that nobody has the port on any interface, where TensorFlow will want it.
-            return _listen(family, (own[0], port, *own[2:]), address, name)
         if not _is_interface(family, own) and not _leads_here(listener, family, own):
             raise UserError(
                 f"{address} leads to another machine than this one, which is to be {name}: start each worker where "
@@ -54,6 +55,17 @@ def hold_own_port(address: str, name: str, *, timeout: float) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _means_loopback(host: str) -> bool:
+    """Whether a host is loopback on every machine.
+
+    Its own name often is on a machine itself (Debian gives it 127.0.1.1), and must be reached from the others.
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
 
 
 def _resolve(host: str, address: str, name: str, patience: float) -> tuple[socket.AddressFamily, tuple]:
@@ -73,13 +85,14 @@ def _resolve(host: str, address: str, name: str, patience: float) -> tuple[socke
             time.sleep(min(1.0, patience))
 
 
-def _listen(family: socket.AddressFamily, where: tuple, address: str, name: str) -> socket.socket:
+def _take(family: socket.AddressFamily, where: tuple, address: str, name: str, *, listen: bool = True) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         # Connections of an earlier run that have not quite ended are no obstacle; a listening program is.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(where)
-        listener.listen()
+        if listen:
+            listener.listen()
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -114,6 +127,5 @@ def _leads_here(listener: socket.socket, family: socket.AddressFamily, own: tupl
             with suppress(OSError), connection:  # Another worker may have come first; it will try again.
                 connection.settimeout(min(left, 1.0))
                 if connection.recv(len(secret)) == secret:
-                    listener.settimeout(None)
                     return True
     return False

@@ -64,8 +64,6 @@ def meet(
     """
     name = _with_article(topology.name)
     with hold_own_port(topology.workers[topology.index], name, timeout=timeout) as listener:
-        if len(topology.workers) == 1:
-            return config
         me = Greeting(
             index=topology.index,
             workers=list(topology.workers),
@@ -99,20 +97,30 @@ class _Chief:
         self._me = me
         self._announce = announce
         self._guests: list[_Guest] = []
+        self._visits: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._deadline = 0.0
 
     async def preside(self, listener: socket.socket, timeout: float) -> None:
         """Raises UserError after having told it to all who are there."""
         self._deadline = _now() + timeout
-        server = await asyncio.start_server(self._receive, sock=listener, limit=LONGEST)
+        server = await asyncio.start_server(self._open, sock=listener, limit=LONGEST)
         try:
             problem = await self._wait() or self._absence(timeout) or self._differences()
+            server.close()
+            await self._dismiss({"error": problem} if problem else {"config": self._me.config})
         finally:
             server.close()
-        await self._dismiss({"error": problem} if problem else {"config": self._me.config})
+            for visit in self._visits:  # Of strangers.
+                visit.cancel()
+            await asyncio.gather(*self._visits, return_exceptions=True)
         if problem:
             raise UserError(problem)
+
+    def _open(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visit = asyncio.create_task(self._receive(reader, writer))
+        self._visits.add(visit)
+        visit.add_done_callback(self._visits.discard)
 
     async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves a connection until it ends."""

@@ -151,12 +151,10 @@ def _carry_out(session: Session) -> int:
         with _naming_full_memory(), contextlib.closing(session.console):
             _tell_the_story(session)
     except KeyboardInterrupt:
-        _write_ending(session, "preempted", "interrupted from the keyboard")
-        session.console.warning(
-            f"Interrupted. The same command with --run_dir={session.run.path} goes on from the last checkpoint."
-        )
-        return EXIT_PREEMPTED
+        return _note_interruption(session)
     except Exception as error:
+        if _hides_an_interruption(error):
+            return _note_interruption(session)
         if session.prepared.cluster.lost_worker(error):
             _write_ending(session, "preempted", "another worker was lost")
             session.console.warning("Another worker was lost. Start all again: they go on from the last checkpoint.")
@@ -164,6 +162,19 @@ def _carry_out(session: Session) -> int:
         _write_ending(session, "failed", str(error) or type(error).__name__)
         raise
     return EXIT_DONE
+
+
+def _note_interruption(session: Session) -> int:
+    _write_ending(session, "preempted", "interrupted from the keyboard")
+    session.console.warning(
+        f"Interrupted. The same command with --run_dir={session.run.path} goes on from the last checkpoint."
+    )
+    return EXIT_PREEMPTED
+
+
+def _hides_an_interruption(error: Exception) -> bool:
+    """Whether a Ctrl-C came just while TensorFlow raised another error; pybind11 (TensorFlow 2.21) words it like this."""
+    return isinstance(error, RuntimeError) and "REPLACED BY KeyboardInterrupt" in str(error)
 
 
 def _tell_the_story(session: Session) -> None:

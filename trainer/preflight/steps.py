@@ -6,20 +6,16 @@ by `trainer.preparation` for the same Config, on batches of the shapes that the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
-import tensorflow as tf
-
-from trainer.cluster import Cluster
+from trainer.cluster import Cluster, check_batch, check_tpu_precision
 from trainer.config import Config
-from trainer.data.pipeline import Share, evaluation_batches
-from trainer.model.classifier import Classifier
 from trainer.preflight.pretend_tpu import pretend_slice
 from trainer.preflight.replica_program import ReplicaProgram
 from trainer.preflight.tracing import trace_replica
-from trainer.preparation import Prepared, build, build_step, prepare, training_input
+from trainer.preparation import build, build_step, prepare, training_input
 from trainer.records.console import Console
+from trainer.training.evaluation import evaluation_input
 from trainer.training.step import EvaluationStep
 
 
@@ -40,10 +36,12 @@ def trace_steps(config: Config, replicas: int, console: Console | None = None) -
       console: is told how a long look through the images goes; by default nobody is.
 
     Raises:
-      UserError: the images, the module or the batch size are not as the configuration needs them.
+      UserError: the images, the module or the batch size are not as the configuration needs them, or TPUs do not
+        compute in its precision.
     """
+    check_tpu_precision(config)
     cluster = Cluster(pretend_slice(replicas), "TPU", f"preflight: {replicas} TPU cores, none of them here")
-    cluster.replica_batch(config.batch_size)
+    check_batch(config, cluster)
     prepared = prepare(config, cluster, console or Console(quiet=True))
     built = build(prepared)
     known = [*built.model.variables, *built.optimizer.rule.variables]
@@ -52,16 +50,6 @@ def trace_steps(config: Config, replicas: int, console: Console | None = None) -
     strategy, step = cluster.strategy, build_step(prepared, built)
     batches = training_input(prepared, built.model, first_step=0, last_step=1)
     train = trace_replica(strategy, step, batches.element_spec, variables, trained)
-    evaluate = trace_replica(strategy, EvaluationStep(built.model), _evaluation_spec(prepared, built.model), variables)
+    judged = evaluation_input(cluster, built.model, prepared.source, prepared.train, config.batch_size)
+    evaluate = trace_replica(strategy, EvaluationStep(built.model), judged.element_spec, variables)
     return StepPrograms(train, evaluate)
-
-
-def _evaluation_spec(prepared: Prepared, model: Classifier) -> Mapping[str, tf.TypeSpec]:
-    """The shapes and types of what an evaluation step is given; they are the same for any split."""
-    global_batch = prepared.config.batch_size
-    batches = prepared.cluster.strategy.distribute_datasets_from_function(
-        lambda context: evaluation_batches(
-            prepared.source, prepared.train, model.image_input, Share.of(context, global_batch)
-        )
-    )
-    return batches.element_spec

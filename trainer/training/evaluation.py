@@ -49,6 +49,15 @@ class Evaluation:
         return float(np.mean(self.losses, dtype=np.float64))
 
 
+def evaluation_input(
+    cluster: Cluster, model: Classifier, source: Source, indices: NDArray[np.int64], global_batch: int
+) -> tf.distribute.DistributedDataset:
+    """A batch for each replica, until every example came once; see `evaluation_batches`."""
+    return cluster.strategy.distribute_datasets_from_function(
+        lambda context: evaluation_batches(source, indices, model.image_input, Share.of(context, global_batch))
+    )
+
+
 class Evaluator:
     """Evaluates one model on any split, as often as wanted, with one compilation."""
 
@@ -62,7 +71,7 @@ class Evaluator:
           global_batch: examples a step over all replicas; the replicas divide it.
         """
         self._cluster = cluster
-        self._image_input = model.image_input
+        self._model = model
         self._source = source
         self._global_batch = global_batch
         self._evaluate_batch = _compiled_batch(cluster.strategy, EvaluationStep(model))
@@ -76,14 +85,9 @@ class Evaluator:
         Raises:
           RuntimeError: an example was left out or came twice, which would be a bug of the input pipeline.
         """
-        strategy, global_batch = self._cluster.strategy, self._global_batch
-        dataset = strategy.distribute_datasets_from_function(
-            lambda context: evaluation_batches(
-                self._source, indices, self._image_input, Share.of(context, global_batch)
-            )
-        )
+        dataset = evaluation_input(self._cluster, self._model, self._source, indices, self._global_batch)
         iterator = iter(dataset)
-        batches = [self._evaluate_batch(iterator) for _ in range(-(-len(indices) // global_batch))]
+        batches = [self._evaluate_batch(iterator) for _ in range(-(-len(indices) // self._global_batch))]
         rows = self._of_all_workers(
             {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in batches[0]}
         )
