@@ -17,6 +17,13 @@ def test_json_round_trip_keeps_every_field() -> None:
     assert Config.from_json(config.to_json()) == config
 
 
+def test_patterns_may_hold_commas_and_colons() -> None:
+    config = Config.parse({"lr_scale": "x{1,2}/(?:a|b):0.1, head:2e-1"})
+    assert config.rate_scales == [("x{1,2}/(?:a|b)", 0.1), ("head", 0.2)]
+    assert Config.from_json(config.to_json()) == config
+    assert Config.parse({"class_weights": "a:b:2,c:0.5"}).named_class_weights == {"a:b": 2.0, "c": 0.5}
+
+
 def test_lists_are_read_as_on_the_command_line() -> None:
     config = Config.parse({"splits": "80,15,5", "augment": "flip, crop", "classes": "daisy,wild rose"})
     assert config.splits == (80, 15, 5)
@@ -56,6 +63,20 @@ def test_lists_are_read_as_on_the_command_line() -> None:
         ({"backbone": ""}, "--backbone is empty"),
         ({"resume": ""}, "--resume is empty"),
         ({"seed": -1}, "--seed=-1"),
+        ({"virtual_devices": 2, "strategy": "tpu"}, "needs --strategy=mirrored or multi_worker, not tpu"),
+        ({"tpu": ""}, "--tpu is empty: give local, the name of a Cloud TPU, or grpc://HOST:PORT"),
+        ({"freeze": "block_(1"}, "--freeze=block_(1: must be a regular expression"),
+        ({"lr_scale": "backbone"}, "--lr_scale=backbone: must be PATTERN:FACTOR, separated by commas"),
+        ({"lr_scale": "backbone:-1"}, "--lr_scale=backbone:-1: must be PATTERN:FACTOR"),
+        ({"lr_scale": ["(:2"]}, "--lr_scale=(:2: each must be a regular expression"),
+        ({"class_weights": "daisy"}, "must be balanced, or NAME:WEIGHT separated by commas"),
+        ({"class_weights": "daisy:1,daisy:2"}, "names daisy twice"),
+        ({"schedule": "step"}, "--schedule=step with --decay_epochs=empty: step needs the epochs"),
+        ({"decay_epochs": "2"}, "--schedule=cosine with --decay_epochs=2.0"),
+        ({"schedule": "step", "decay_epochs": "5,2"}, "--decay_epochs=5.0,2.0: must ascend"),
+        ({"schedule": "step", "decay_epochs": "0"}, "--decay_epochs=0: each must be greater than 0"),
+        ({"mixup": 0.2, "batch_size": 7}, "--batch_size=7: --mixup and --cutmix pair images, so it must be even"),
+        ({"ema_decay": 1}, "--ema_decay=1: must be less than 1"),
     ],
 )
 def test_a_bad_value_is_named_with_the_way_out(values: dict[str, object], sentence: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from trainer import config_flags, task
 from trainer.config import Config
 from trainer.config_fields import field_topic
 from trainer.errors import EXIT_USER, UserError
+from trainer.startup import import_tensorflow_quietly
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -104,3 +106,12 @@ def test_flags_and_config_need_no_tensorflow() -> None:
         [sys.executable, "-c", program], cwd=README.parent, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("local_tpu", [False, True])
+def test_tensorflow_looks_for_tpu_chips_only_where_they_are_asked_for(
+    local_tpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TPU_LOAD_LIBRARY", raising=False)
+    import_tensorflow_quietly(local_tpu=local_tpu)
+    assert os.environ.pop("TPU_LOAD_LIBRARY", None) == (None if local_tpu else "0")

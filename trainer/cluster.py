@@ -7,6 +7,7 @@ said in a second and not after a download. It must be called before any other us
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from trainer.config import Config
 from trainer.config_errors import batch_size_problem
 from trainer.errors import UserError
-from trainer.topology import Topology
+from trainer.topology import Topology, bypass_proxy, split_address
 from trainer.worker_strategy import WorkerStrategy
 
 _SIGNS_OF_A_LOST_WORKER = (
@@ -195,6 +196,7 @@ def _workers(config: Config, topology: Topology) -> Cluster:
         raise UserError(batch_size_problem(config.batch_size, replicas) + ".")
     if config.virtual_devices:
         _split_cpu(config.virtual_devices)
+    bypass_proxy([split_address(address)[0] for address in topology.workers], os.environ)
     kind = "GPU" if gpus else "virtual CPU replica" if config.virtual_devices else "CPU replica"
     return Cluster(
         WorkerStrategy(topology, "GPU" if gpus else "CPU", local),

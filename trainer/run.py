@@ -173,7 +173,7 @@ def _note_interruption(session: Session) -> int:
 
 
 def _hides_an_interruption(error: Exception) -> bool:
-    """Whether a Ctrl-C came just while TensorFlow raised another error; pybind11 (TensorFlow 2.21) words it like this."""
+    """Whether a Ctrl-C came just while TensorFlow raised another error; pybind11 (TensorFlow 2.21) words it so."""
     return isinstance(error, RuntimeError) and "REPLACED BY KeyboardInterrupt" in str(error)
 
 

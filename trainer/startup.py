@@ -31,8 +31,11 @@ def require_temporary_folder() -> None:
         ) from None
 
 
-def import_tensorflow_quietly() -> None:
+def import_tensorflow_quietly(*, local_tpu: bool = False) -> None:
     """Imports TensorFlow; what it printed is shown only if the import fails.
+
+    Args:
+      local_tpu: whether the chips of this very machine will be used.
 
     TensorFlow 2.21 (2026) writes some lines to standard error before its log level counts. Its level is set to errors
     for all that follows, unless `TF_CPP_MIN_LOG_LEVEL` says otherwise; absl's Python log is set to warnings.
@@ -41,6 +44,10 @@ def import_tensorflow_quietly() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     # For 5 seconds TensorFlow believes what it knew of an object on gs://, though another writer has replaced it.
     os.environ.setdefault("GCS_STAT_CACHE_MAX_AGE", "0")
+    if not local_tpu:
+        # With it, importing tensorflow-tpu 2.20.0 looks for chips, for more than 300 s where there are none; and on the
+        # first worker of a slice, which reaches its chips through servers, it must not take them itself.
+        os.environ.setdefault("TPU_LOAD_LIBRARY", "0")
     with _standard_error_held_back():
         import tensorflow as tf
     from absl import logging

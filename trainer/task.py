@@ -34,7 +34,7 @@ def main(_: Sequence[str]) -> int:
         config = config_from_flags(FLAGS, read_text)
         require_temporary_folder()
         with stopwatch.measure("startup"):
-            import_tensorflow_quietly()
+            import_tensorflow_quietly(local_tpu=config.strategy == "tpu" and config.tpu == "local")
             from trainer import run
 
         return run.execute(config, dry_run=FLAGS.dry_run, quiet=FLAGS.quiet, stopwatch=stopwatch)
