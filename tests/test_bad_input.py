@@ -55,7 +55,7 @@ def run_task(*arguments: str) -> int:
 @pytest.fixture(autouse=True)
 def tensorflow_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps `main` from changing log levels for all tests."""
-    monkeypatch.setattr(task, "import_tensorflow_quietly", lambda: None)
+    monkeypatch.setattr(task, "import_tensorflow_quietly", lambda **_: None)
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "r"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(run, "export_model", _pretend_to_export)
-        patched.setattr(task, "import_tensorflow_quietly", lambda: None)
+        patched.setattr(task, "import_tensorflow_quietly", lambda **_: None)
         assert run_task(*TINY, "--quiet", f"--run_dir={folder}") == EXIT_DONE
     return folder
 
