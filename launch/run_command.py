@@ -107,7 +107,7 @@ def planned_launch(options: argparse.Namespace, trainer_flags: Sequence[str], mo
         config = _config([*trainer_flags, *added])
     go_on = "The same command goes on from the last checkpoint."
     if not config.run_dir and not given.dry_run:  # Otherwise a restart would not find the checkpoints.
-        run_dir = _new_run_dir(config, moment)
+        run_dir = config.new_run_dir(moment)
         added.append(f"--run_dir={run_dir}")
         go_on = f"The same command with --run_dir={run_dir} goes on from the last checkpoint."
     if options.quiet and not given.quiet:
@@ -167,16 +167,6 @@ def _check_batch_size(config: Config, options: argparse.Namespace) -> None:
     replicas = options.workers * max(devices, 1)
     if config.batch_size % replicas:
         raise UserError(f"{batch_size_problem(config.batch_size, replicas)}.")
-
-
-def _new_run_dir(config: Config, moment: datetime) -> str:
-    """The suggested folder, numbered if it is taken."""
-    path = suggested = config.suggested_run_dir(moment)
-    attempt = 1
-    while os.path.exists(path):
-        attempt += 1
-        path = f"{suggested}-{attempt}"
-    return path
 
 
 def _whole_number(option: str, least: int, most: int) -> Callable[[str], int]:

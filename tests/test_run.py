@@ -24,6 +24,8 @@ from trainer.training.actions import SaveCheckpoint
 from trainer.training.checkpoint import CheckpointStore
 from trainer.training.loop import Boundary
 
+pytestmark = pytest.mark.strategies
+
 TINY: dict[str, Any] = {"data": "synthetic:3", "classes": ("class_000", "class_001"), "epochs": 2, "batch_size": 64}
 
 

@@ -20,6 +20,8 @@ from trainer import tpu
 from trainer.errors import UserError
 from trainer.tpu import TpuCalls, connect_tpu
 
+pytestmark = pytest.mark.strategies
+
 ordinary_wheel = pytest.mark.skipif(
     any(each.name == "tensorflow-tpu" for each in metadata.distributions()), reason="this TensorFlow can use TPUs"
 )

@@ -7,7 +7,6 @@ the others never reach, or sum up gradients of other images.
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -48,7 +47,7 @@ def come_together(config: Config, environment: Mapping[str, str], console: Conso
     topology = read_topology(environment) if config.strategy == "multi_worker" else None
     run_dir = config.run_dir
     if not run_dir and (topology is None or topology.is_chief):
-        run_dir = _new_run_dir(config)
+        run_dir = config.new_run_dir(datetime.datetime.now())
     if topology and not topology.trains and not run_dir:
         raise UserError("The evaluator needs --run_dir: give it that of the workers.")
     if topology and topology.trains:
@@ -106,12 +105,3 @@ def check_shared(cluster: Cluster, run: RunDirectory, name: str) -> None:
 
 def _name(topology: Topology | None, index: int) -> str:
     return topology.name_of(index) if topology else "this process"
-
-
-def _new_run_dir(config: Config) -> str:
-    """The suggested folder, numbered if it is taken."""
-    path = config.suggested_run_dir(datetime.datetime.now())
-    attempt = 1
-    while os.path.exists(path if attempt == 1 else f"{path}-{attempt}"):
-        attempt += 1
-    return path if attempt == 1 else f"{path}-{attempt}"

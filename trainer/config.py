@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from datetime import datetime
 from typing import Any
@@ -134,10 +135,15 @@ class Config(Fields):
         """Whether training images are mixed in pairs."""
         return self.mixup > 0 or self.cutmix > 0
 
-    def suggested_run_dir(self, moment: datetime) -> str:
-        """A folder named by time, data and backbone, such as runs/20261121-093000-digits-convnet."""
+    def new_run_dir(self, moment: datetime) -> str:
+        """A folder named by time, data and backbone, such as runs/20261121-093000-digits-convnet; numbered if taken."""
         backbone = re.sub(r"[^A-Za-z0-9]+", "-", self.backbone.rstrip("/").split("://")[-1]).strip("-")[-40:]
-        return f"{DEFAULT_RUNS_FOLDER}/{moment:%Y%m%d-%H%M%S}-{self.data_spec.kind}-{backbone}"
+        path = suggested = f"{DEFAULT_RUNS_FOLDER}/{moment:%Y%m%d-%H%M%S}-{self.data_spec.kind}-{backbone}"
+        attempt = 1
+        while os.path.exists(path):
+            attempt += 1
+            path = f"{suggested}-{attempt}"
+        return path
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Config:

@@ -20,6 +20,8 @@ from trainer.model.groups import Group
 from trainer.model.optimizer import Optimizer
 from trainer.model.schedule import Schedule
 
+pytestmark = pytest.mark.strategies
+
 
 def average_after(steps: int, decay: float, **where: Any) -> tuple[np.ndarray, WeightAverages]:
     """The average of a weight that SGD moves down by 1 a step, from 10."""

@@ -21,6 +21,8 @@ from trainer.model.endpoint import size_in_name
 from trainer.model.handles import resolve
 from trainer.model.hub import HubModule, load_module
 
+pytestmark = pytest.mark.strategies
+
 SHARD = "variables/variables.data-00000-of-00001"
 MOBILENET = "tf2-preview_mobilenet_v2_feature_vector_4"
 SMALL_MOBILENET = "mobilenet_v2_035_224_feature_vector"

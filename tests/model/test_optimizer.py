@@ -15,6 +15,8 @@ from trainer.model.groups import Group
 from trainer.model.optimizer import INITIAL_LOSS_SCALE, Optimizer
 from trainer.model.schedule import Schedule, build_schedule
 
+pytestmark = pytest.mark.strategies
+
 START = np.array([[1.0, -2.0]], np.float32)
 
 

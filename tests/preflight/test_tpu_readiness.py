@@ -24,6 +24,8 @@ from trainer.preflight.steps import StepPrograms, trace_steps
 from trainer.preflight.tracing import trace_replica
 from trainer.training.step import TrainStep
 
+pytestmark = pytest.mark.strategies
+
 CORES = 2
 BATCH = 8
 

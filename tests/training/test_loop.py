@@ -12,6 +12,8 @@ from trainer.cluster import Cluster
 from trainer.records.goodput import Stopwatch
 from trainer.training.loop import MAX_AUTOMATIC_STEPS, TARGET_LOOP_SECONDS, Boundary, Pace, Progress, TrainLoop
 
+pytestmark = pytest.mark.strategies
+
 
 def run_loop(epoch_ends: list[int], steps_per_loop: int, start: int = 0) -> list[Boundary]:
     """Runs a step that reports its own number as loss."""

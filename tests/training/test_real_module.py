@@ -16,6 +16,8 @@ from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
 from trainer.training.loop import Progress, TrainLoop
 
+pytestmark = pytest.mark.strategies
+
 TRAINABLE = 156
 STATISTICS = 104
 
