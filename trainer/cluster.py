@@ -70,6 +70,18 @@ class Cluster:
         """Whether this process writes what the run leaves behind."""
         return self.topology is None or self.topology.is_chief
 
+    @property
+    def sole_pipeline(self) -> tf.distribute.InputContext | None:
+        """Which share of the batches this process reads, if it has one CPU replica; None where there are more, or others.
+
+        That replica can read the pipeline itself. A distributed iterator would hand it each batch through a thread of
+        its own, which costs some percent of a short step.
+        """
+        if self.device_type != "CPU" or self.replicas > self.workers:
+            return None
+        index = self.topology.index if self.topology and self.topology.trains else 0
+        return tf.distribute.InputContext(self.workers, index, self.replicas)
+
     def replica_batch(self, global_batch: int) -> int:
         """Examples that one replica gets of a global batch.
 

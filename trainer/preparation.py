@@ -126,7 +126,7 @@ def build_step(prepared: Prepared, built: Built) -> TrainStep:
 
 def training_input(
     prepared: Prepared, model: Classifier, *, first_step: int, last_step: int
-) -> tf.distribute.DistributedDataset:
+) -> tf.distribute.DistributedDataset | tf.data.Dataset:
     """A batch for each replica and step, from `first_step` to `last_step` (exclusive)."""
     config = prepared.config
 
@@ -136,6 +136,9 @@ def training_input(
             prepared.source, prepared.train, config, model.image_input, share, first_step, last_step
         )
 
+    sole = prepared.cluster.sole_pipeline
+    if sole:
+        return of_one_pipeline(sole)
     return prepared.cluster.strategy.distribute_datasets_from_function(of_one_pipeline)
 
 
