@@ -72,7 +72,7 @@ class Cluster:
 
     @property
     def sole_pipeline(self) -> tf.distribute.InputContext | None:
-        """Which share of the batches this process reads, if it has one CPU replica; None where there are more, or others.
+        """Which share of the batches this process reads, if it has one CPU replica; otherwise None.
 
         That replica can read the pipeline itself. A distributed iterator would hand it each batch through a thread of
         its own, which costs some percent of a short step.
