@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import Config
-from trainer.data.sources import FileSource, open_source
+from trainer.data.file_source import FileSource
+from trainer.data.sources import open_source
 from trainer.data.splits import split_examples
 
 

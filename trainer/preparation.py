@@ -15,7 +15,8 @@ from trainer.cluster import Cluster
 from trainer.config import Config
 from trainer.data.class_weights import class_weights
 from trainer.data.pipeline import Share, first_step_of_epoch, training_batches, training_steps
-from trainer.data.sources import Source, open_source
+from trainer.data.source import Source
+from trainer.data.sources import open_source
 from trainer.data.splits import Splits, limit_per_class, split_examples
 from trainer.model.averages import WeightAverages
 from trainer.model.backbone import build_backbone

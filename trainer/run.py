@@ -24,7 +24,8 @@ from trainer.agreement import check_agreement, check_shared, come_together
 from trainer.cluster import connect
 from trainer.config import Config
 from trainer.data.bad_images import naming_bad_images
-from trainer.data.sources import FileSource, Source
+from trainer.data.file_source import FileSource
+from trainer.data.source import Source
 from trainer.describe import describe, list_variables, say_result
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
 from trainer.export import FOLDER as EXPORT_FOLDER

@@ -10,8 +10,9 @@ from image_folders import encoded, gradient, write_classes
 from PIL import Image
 
 from trainer.config import Config
+from trainer.data.file_source import FileSource
 from trainer.data.images import ImageInput, decode, find_bad_images, to_size, unit_range
-from trainer.data.sources import FileSource, open_source
+from trainer.data.sources import open_source
 
 PIXELS = gradient(12, 18)  # 18 pixels a row: a BMP row of a byte a pixel then ends in padding.
 

@@ -11,6 +11,7 @@ from image_folders import gradient, write_classes
 from numpy.typing import NDArray
 
 from trainer.config import Config
+from trainer.data.file_source import FileSource
 from trainer.data.images import ImageInput, decode, to_size
 from trainer.data.pipeline import (
     Share,
@@ -19,7 +20,8 @@ from trainer.data.pipeline import (
     training_batches,
     training_steps,
 )
-from trainer.data.sources import ArraySource, FileSource, Source, open_source
+from trainer.data.source import ArraySource, Source
+from trainer.data.sources import open_source
 
 Rows = dict[str, np.ndarray]
 

@@ -10,7 +10,9 @@ import tensorflow as tf
 from image_folders import encoded, gradient, write_classes, write_image
 
 from trainer.config import Config
-from trainer.data.sources import ArraySource, FileSource, SkippedImage, Source, open_source
+from trainer.data.file_source import FileSource
+from trainer.data.source import ArraySource, SkippedImage, Source
+from trainer.data.sources import open_source
 from trainer.errors import UserError
 
 

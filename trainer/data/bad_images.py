@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
+from trainer.data.file_source import FileSource
 from trainer.data.folders import bad_images_error
 from trainer.data.images import find_bad_images
-from trainer.data.sources import FileSource, Source
+from trainer.data.source import Source
 
 _READING_ERRORS = (
     tf.errors.InvalidArgumentError,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from trainer.data.sources import FileSource
+    from trainer.data.file_source import FileSource
 
 _SECONDS_BETWEEN_REPORTS = 5.0
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from trainer.config import Config
 from trainer.data.augment import augment
 from trainer.data.images import ImageInput
-from trainer.data.sources import ArraySource, Source
+from trainer.data.source import ArraySource, Source
 
 Batch = dict[str, tf.Tensor]
 """What one replica gets of one step, b rows of the global batch.

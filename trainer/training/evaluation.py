@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trainer.cluster import Cluster
 from trainer.data.pipeline import Share, evaluation_batches
-from trainer.data.sources import Source
+from trainer.data.source import Source
 from trainer.model.classifier import Classifier
 from trainer.training.step import EvaluationStep
 

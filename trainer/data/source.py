@@ -1,0 +1,165 @@
+"""A Source: random access to labelled images with stable names.
+
+NumPy only: TensorFlow is imported when pixels are asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.folders import SkippedImage, choose_classes
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["ArraySource", "EncodedSource", "SkippedImage", "Source"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Source(ABC):
+    """Labelled images, each reached by its index; indices follow the keys' order and are stable.
+
+    Attributes:
+      name: what to call it to a person, such as "digits" or "folder /photos".
+      class_names: sorted; a label is a position in it.
+      labels: int32 [n].
+      keys: [n] unique names of the images, NFC-normalised and sorted, such as "roses/a b.jpg".
+      native_size: height and width of all images in pixels, where they have one size; otherwise None.
+      skipped: the files that were left out because they cannot be decoded.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    labels: NDArray[np.int32]
+    keys: Sequence[str]
+    native_size: int | None = None
+    skipped: tuple[SkippedImage, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.keys) != len(self.labels):
+            raise ValueError(f"{len(self.keys)} keys and {len(self.labels)} labels do not go together")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def reader(self, indices: NDArray[np.int64]) -> Callable[[tf.Tensor], tf.Tensor]:
+        """A function, to be traced into a dataset, that reads one of the chosen images.
+
+        Args:
+          indices: int64 [m], the images of this source that will be asked for.
+
+        Returns:
+          A function from a place in `indices` (int64 scalar, 0 to m-1) to its pixels (uint8 [height, width, 3]).
+        """
+
+    @abstractmethod
+    def encoded(self, index: int) -> bytes:
+        """One image as a client would send it to the exported model: a JPEG, PNG, BMP or GIF file."""
+
+    @abstractmethod
+    def _content(self) -> bytes:
+        """Bytes that change when the images' content does."""
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over class names, keys, labels, and pixels (arrays) or sizes (files).
+
+        Sizes are those of the listing: a bucket does not tell them, so there only the names count.
+        """
+        digest = hashlib.sha256()
+        for part in (_joined(self.class_names), _joined(self.keys), self.labels.astype("<i4").tobytes()):
+            digest.update(len(part).to_bytes(8, "little") + part)
+        digest.update(self._content())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ArraySource(Source):
+    """Images that all have one size and lie in memory.
+
+    Attributes:
+      pixels: uint8 [n, height, width, 3].
+    """
+
+    pixels: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4 or self.pixels.shape[3] != 3:
+            raise ValueError(f"pixels must be uint8 [n, h, w, 3], not {self.pixels.dtype} {self.pixels.shape}")
+        if len(self.pixels) != len(self.labels):
+            raise ValueError(f"{len(self.pixels)} images and {len(self.labels)} labels do not go together")
+
+    def reader(self, indices: NDArray[np.int64]) -> Callable[[tf.Tensor], tf.Tensor]:
+        import tensorflow as tf
+
+        with tf.device("CPU:0"):
+            pixels = tf.constant(self.pixels[indices])
+        return lambda place: tf.gather(pixels, place)
+
+    def encoded(self, index: int) -> bytes:
+        import tensorflow as tf
+
+        return bytes(tf.io.encode_png(self.pixels[index]).numpy())
+
+    def _content(self) -> bytes:
+        return hashlib.sha256(np.ascontiguousarray(self.pixels).data).digest()
+
+    def only(self, classes: Collection[str]) -> ArraySource:
+        """The images of these classes; all if `classes` is empty.
+
+        Raises:
+          UserError: the source has no such class.
+        """
+        class_names = choose_classes(self.class_names, classes, self.name)
+        new_labels = {self.class_names.index(name): label for label, name in enumerate(class_names)}
+        kept = np.flatnonzero(np.isin(self.labels, list(new_labels)))
+        return replace(
+            self,
+            class_names=class_names,
+            labels=np.array([new_labels[label] for label in self.labels[kept].tolist()], np.int32),
+            keys=[self.keys[index] for index in kept.tolist()],
+            pixels=self.pixels[kept],
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EncodedSource(Source):
+    """Images as encoded bytes, one JPEG, PNG, BMP or GIF each, wherever they lie."""
+
+    @abstractmethod
+    def encoded_reader(self, indices: NDArray[np.int64]) -> Callable[[tf.Tensor], tf.Tensor]:
+        """A function, to be traced into a dataset, that reads one of the chosen images.
+
+        Args:
+          indices: int64 [m], the images of this source that will be asked for.
+
+        Returns:
+          A function from a place in `indices` (int64 scalar, 0 to m-1) to its encoded bytes (string scalar).
+        """
+
+    @abstractmethod
+    def without(self, bad: Sequence[SkippedImage]) -> EncodedSource:
+        """The same source without these images, which join `skipped`.
+
+        Raises:
+          UserError: a class has no image left.
+        """
+
+    def reader(self, indices: NDArray[np.int64]) -> Callable[[tf.Tensor], tf.Tensor]:
+        from trainer.data.images import decode
+
+        read = self.encoded_reader(indices)
+        return lambda place: decode(read(place))
+
+
+def _joined(names: Iterable[str]) -> bytes:
+    """Names as bytes that no other list of names gives: no file name holds a NUL."""
+    return "\0".join(names).encode()
