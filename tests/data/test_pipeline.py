@@ -13,13 +13,8 @@ from numpy.typing import NDArray
 from trainer.config import Config
 from trainer.data.file_source import FileSource
 from trainer.data.images import ImageInput, decode, to_size
-from trainer.data.pipeline import (
-    Share,
-    evaluation_batches,
-    first_step_of_epoch,
-    training_batches,
-    training_steps,
-)
+from trainer.data.order import Share, first_step_of_epoch, training_steps
+from trainer.data.pipeline import evaluation_batches, training_batches
 from trainer.data.source import ArraySource, Source
 from trainer.data.sources import open_source
 

@@ -1,10 +1,11 @@
 """From labelled images to batches, the same in every run and on every strategy.
 
-Four rooms, each with one question:
+Five rooms, each with one question:
 
 * `sources`: which examples are there? A `Source` gives random access to them, sorted by a stable key.
 * `splits`: which of them train, validate and test? A pure function of the key.
-* `pipeline`: in which order, and in which shape, do they reach a replica? A pure function of the seed and the position.
+* `order`: which example stands where? A pure function of the seed and the position.
+* `pipeline`: in which shape do they reach a replica?
 * `images` and `augment`: what do their bytes mean as pixels? Shared with the exported model.
 
 In use, for one process with all replicas:

@@ -1,14 +1,7 @@
-"""From a Source to per-replica batches, in an order that is a pure function of the seed and the position.
-
-Training is one endless stream of positions. Row r of step s is position p = s * global_batch + r; it belongs to epoch
-p // n of the n training examples, and is number p % n of that epoch's permutation. Nothing in this depends on how
-many replicas or input pipelines share the rows, so every sharding sees the same global batches. Batches straddle
-epochs: nothing is dropped, and all shapes are static. Any step is reached at once, because its positions are known.
-"""
+"""From a Source to per-replica batches, in the order of `trainer.data.order`."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +11,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainer.config import Config
-from trainer.data.augment import augment
-from trainer.data.images import ImageInput
-from trainer.data.source import ArraySource, Source
+from trainer.data.augment import augment, least_side
+from trainer.data.images import ImageInput, decode_at_least
+from trainer.data.order import PADDING, Share, evaluation_order, training_order
+from trainer.data.source import ArraySource, EncodedSource, Source
 
 Batch = dict[str, tf.Tensor]
 """What one replica gets of one step, b rows of the global batch.
@@ -30,68 +24,18 @@ evaluation rows of padding have index -1, label 0 and black pixels. Training add
 global batch.
 """
 
-# From uint8 pixels [height, width, 3] and a seed, int32 [2], to uint8 [size, size, 3].
-_Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-PADDING = -1
-"""The index of a row that stands for no example."""
-
-# With four rounds, the default of tf.random.experimental.index_shuffle, a few values come to the front of short
-# permutations measurably more often than others.
-_SHUFFLE_ROUNDS = 8
-
 
 @dataclass(frozen=True)
-class Share:
-    """What one input pipeline reads of each global batch: the rows of some consecutive replicas.
+class Augmentation:
+    """What is done to each training image.
 
     Attributes:
-      global_batch: rows of a step, over all replicas.
-      replicas: how many replicas there are in all.
-      first_replica: the first one that this pipeline feeds.
-      local_replicas: how many it feeds.
+      change: from uint8 pixels [height, width, 3] and a seed, int32 [2], to uint8 [size, size, 3].
+      least_side: the shorter side, in pixels, that it needs of a picture.
     """
 
-    global_batch: int
-    replicas: int
-    first_replica: int
-    local_replicas: int
-
-    def __post_init__(self) -> None:
-        if self.global_batch % self.replicas:
-            raise ValueError(f"a global batch of {self.global_batch} cannot be shared by {self.replicas} replicas")
-        if self.first_replica < 0 or not 0 < self.local_replicas <= self.replicas - self.first_replica:
-            raise ValueError(f"{self} names replicas that do not exist")
-
-    @classmethod
-    def of(cls, context: tf.distribute.InputContext, global_batch: int) -> Share:
-        """The share of the input pipeline that a strategy asks for: those of all pipelines are of one size."""
-        local = context.num_replicas_in_sync // context.num_input_pipelines
-        return cls(global_batch, context.num_replicas_in_sync, context.input_pipeline_id * local, local)
-
-    @property
-    def replica_batch(self) -> int:
-        """Rows that each replica gets of a step."""
-        return self.global_batch // self.replicas
-
-    @property
-    def rows(self) -> range:
-        """The rows of the global batch that this pipeline reads."""
-        first = self.first_replica * self.replica_batch
-        return range(first, first + self.local_replicas * self.replica_batch)
-
-
-def training_steps(examples: int, global_batch: int, epochs: int) -> int:
-    """Steps until every example was seen `epochs` times; the last step may reach into the next epoch."""
-    return first_step_of_epoch(epochs, examples, global_batch)
-
-
-def first_step_of_epoch(epoch: int, examples: int, global_batch: int) -> int:
-    """The first step whose first row belongs to `epoch` (counted from 0) or a later one.
-
-    Where a batch is larger than an epoch, some epochs have no such row, and share the first step of the next.
-    """
-    return -(-epoch * examples // global_batch)
+    change: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    least_side: int
 
 
 def training_batches(
@@ -118,31 +62,9 @@ def training_batches(
       A dataset of `Batch` in the order (step, local replica). Running it raises tf.errors.InvalidArgumentError on an
       image that cannot be decoded, and tf.errors.NotFoundError or another OpError on one that cannot be read.
     """
-    examples = len(indices)
-    if not examples:
-        raise ValueError("there are no examples to train on")
-    first_epoch = first_step * share.global_batch // examples
-    last_epoch = last_step * share.global_batch // examples
-    with tf.device("CPU:0"):
-        epoch_keys = tf.constant(_epoch_keys(config.seed, first_epoch, last_epoch))
-
-    def order(step: tf.Tensor) -> dict[str, tf.Tensor]:
-        position = _positions(step, share)
-        key = tf.gather(epoch_keys, position // examples - first_epoch)
-        place = tf.raw_ops.RandomIndexShuffle(
-            index=position % examples,
-            seed=key[:, :3],
-            max_index=tf.constant(examples - 1, tf.int64),
-            rounds=_SHUFFLE_ROUNDS,
-        )
-        return {"place": place, "seed": tf.stack([key[:, 3], tf.cast(place, tf.int32)], axis=1)}
-
-    steps = tf.data.Dataset.range(first_step, last_step)
-    return (
-        _batches(steps.map(order), source, indices, image_input, share, _augmentation(config, image_input))
-        .enumerate()
-        .map(partial(_number_rows, share))
-    )
+    order = training_order(len(indices), config.seed, share, first_step, last_step)
+    augmentation = augmentation_of(config, image_input)
+    return numbered(example_batches(order, source, indices, image_input, share, augmentation), share)
 
 
 def evaluation_batches(
@@ -160,19 +82,12 @@ def evaluation_batches(
       A dataset of `Batch` in the order (global batch, local replica): as many for every replica of every pipeline.
       It raises when run as that of `training_batches` does.
     """
-    examples = len(indices)
-
-    def order(step: tf.Tensor) -> dict[str, tf.Tensor]:
-        position = _positions(step, share)
-        return {"place": tf.where(position < examples, position, PADDING)}
-
-    steps = tf.data.Dataset.range(-(-examples // share.global_batch))
-    return _batches(steps.map(order), source, indices, image_input, share, None)
+    return example_batches(evaluation_order(len(indices), share), source, indices, image_input, share, None)
 
 
-def _positions(step: tf.Tensor, share: Share) -> tf.Tensor:
-    """Positions of this share's rows of a step; int64 [rows]."""
-    return step * share.global_batch + tf.range(share.rows.start, share.rows.stop, dtype=tf.int64)
+def numbered(batches: tf.data.Dataset, share: Share) -> tf.data.Dataset:
+    """Adds "row" to a share's training batches."""
+    return batches.enumerate().map(partial(_number_rows, share))
 
 
 def _number_rows(share: Share, count: tf.Tensor, batch: Batch) -> Batch:
@@ -182,83 +97,120 @@ def _number_rows(share: Share, count: tf.Tensor, batch: Batch) -> Batch:
     return batch | {"row": first + tf.range(share.replica_batch, dtype=tf.int32)}
 
 
-def _epoch_keys(seed: int, first_epoch: int, last_epoch: int) -> NDArray[np.int32]:
-    """Random numbers for each epoch: three for its permutation, one for its augmentation; int32 [epochs, 4].
-
-    The permutation of up to 65536 examples takes only the low 8 bits of each number. Plain seeds and epochs would
-    make epoch 256 repeat epoch 0, and seed 256 repeat seed 0; hashed, all 24 bits count.
-    """
-    digests = (hashlib.sha256(f"{seed} {epoch}".encode()).digest() for epoch in range(first_epoch, last_epoch + 1))
-    return np.frombuffer(b"".join(digest[:16] for digest in digests), "<i4").reshape(-1, 4)
-
-
-def _augmentation(config: Config, image_input: ImageInput) -> _Augmentation | None:
+def augmentation_of(config: Config, image_input: ImageInput) -> Augmentation | None:
     """What the configuration says is done to each training image; None if nothing is."""
-    if not (config.augment or config.randaugment):
+    if not config.augments_images:
         return None
-    return lambda pixels, seed: augment(pixels, image_input, seed, config.augment, config.randaugment)
+
+    def change(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return augment(pixels, image_input, seed, config.augment, config.randaugment)
+
+    return Augmentation(change, least_side(image_input.size, config.augment))
 
 
-def _batches(
+def example_batches(
     order: tf.data.Dataset,
     source: Source,
     indices: NDArray[np.int64],
     image_input: ImageInput,
     share: Share,
-    augmentation: _Augmentation | None,
+    augmentation: Augmentation | None,
+    padded: bool = True,
 ) -> tf.data.Dataset:
-    """Reads what `order` asks for and batches it for each replica.
+    """Reads what an order asks for and batches it for each replica.
 
     Args:
       order: for each step, "place" int64 [rows], in `indices` or PADDING, and "seed" int32 [rows, 2] if there is
         an augmentation.
+      source: where the examples come from.
+      indices: int64 [n], those that places count from.
+      image_input: how a picture becomes the model's input.
+      share: how the rows are shared among replicas.
       augmentation: what is done to each image; None: it is resized only.
+      padded: whether `order` may hold PADDING.
     """
     if isinstance(source, ArraySource) and augmentation is None:
-        load = _batch_loader(source, indices, image_input)
-        replica_places = order.map(lambda rows: rows["place"]).unbatch().batch(share.replica_batch, drop_remainder=True)
-        dataset = replica_places.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    else:
-        load_one = _example_loader(source, indices, image_input, augmentation)
-        examples = order.unbatch().map(load_one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        dataset = examples.batch(share.replica_batch, drop_remainder=True)
+        return replica_batches(order, _batch_loader(source, indices, image_input), share)
+    lookup = label_lookup(source, indices)
+    # A step's labels at once: row by row they would take a tenth of the time that a small photo takes.
+    rows = order.map(lambda row: row | lookup(row["place"])).unbatch()
+    load_one = _example_loader(source, indices, image_input, augmentation, padded)
+    examples = rows.map(load_one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return _ready(examples.batch(share.replica_batch, drop_remainder=True))
+
+
+def replica_batches(
+    order: tf.data.Dataset, load: Callable[[dict[str, tf.Tensor]], Batch], share: Share
+) -> tf.data.Dataset:
+    """Batches whose rows are loaded together.
+
+    Args:
+      order: for each step, its rows.
+      load: from those of one replica to its batch.
+      share: how the rows are shared.
+    """
+    replicas = order.unbatch().batch(share.replica_batch, drop_remainder=True)
+    return _ready(replicas.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True))
+
+
+def _ready(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Batches made ahead of time, in their order."""
     options = tf.data.Options()
     options.deterministic = True
     # The share is the sharding: a strategy must not shard once more.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def _example_loader(
-    source: Source, indices: NDArray[np.int64], image_input: ImageInput, augmentation: _Augmentation | None
+    source: Source,
+    indices: NDArray[np.int64],
+    image_input: ImageInput,
+    augmentation: Augmentation | None,
+    padded: bool,
 ) -> Callable[[dict[str, tf.Tensor]], Batch]:
     """Loads one row: for images that are files, or are augmented one by one."""
-    read = source.reader(indices)
-    lookup = _label_lookup(source, indices)
+    prepare = _preparation(source, indices, image_input, augmentation)
+    shape = [image_input.size, image_input.size, 3]
 
     def load(row: dict[str, tf.Tensor]) -> Batch:
-        place = row["place"]
-
-        def pixels() -> tf.Tensor:
-            native = read(place)
-            return augmentation(native, row["seed"]) if augmentation else image_input(native)
-
-        black = tf.zeros([image_input.size, image_input.size, 3], tf.uint8)
-        image = tf.cond(place == PADDING, lambda: black, pixels)
-        image.set_shape(black.shape)
-        return {"image": image, **lookup(place)}
+        if padded:
+            is_padding = row["place"] == PADDING
+            image = tf.cond(is_padding, lambda: tf.zeros(shape, tf.uint8), lambda: prepare(row))
+        else:
+            image = prepare(row)
+        image.set_shape(shape)
+        return {"image": image, "label": row["label"], "index": row["index"]}
 
     return load
 
 
+def _preparation(
+    source: Source, indices: NDArray[np.int64], image_input: ImageInput, augmentation: Augmentation | None
+) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+    """From a row that is no padding to its pixels, uint8 [size, size, 3]."""
+    if isinstance(source, EncodedSource):
+        read = source.encoded_reader(indices)
+        if augmentation is None:
+            return lambda row: image_input.from_encoded(read(row["place"]))
+        return lambda row: augmentation.change(
+            decode_at_least(read(row["place"]), augmentation.least_side), row["seed"]
+        )
+    pixels = source.reader(indices)
+    if augmentation is None:
+        return lambda row: image_input(pixels(row["place"]))
+    return lambda row: augmentation.change(pixels(row["place"]), row["seed"])
+
+
 def _batch_loader(
     source: ArraySource, indices: NDArray[np.int64], image_input: ImageInput
-) -> Callable[[tf.Tensor], Batch]:
+) -> Callable[[dict[str, tf.Tensor]], Batch]:
     """Loads all rows of a replica's batch at once: for images in memory."""
     read = source.reader(indices)
-    lookup = _label_lookup(source, indices)
+    lookup = label_lookup(source, indices)
 
-    def load(places: tf.Tensor) -> Batch:
+    def load(rows: dict[str, tf.Tensor]) -> Batch:
+        places = rows["place"]
         image = image_input(read(tf.maximum(places, 0)))
         padding = tf.reshape(places == PADDING, [-1, 1, 1, 1])
         return {"image": tf.where(padding, tf.zeros([], tf.uint8), image), **lookup(places)}
@@ -266,7 +218,7 @@ def _batch_loader(
     return load
 
 
-def _label_lookup(source: Source, indices: NDArray[np.int64]) -> Callable[[tf.Tensor], Batch]:
+def label_lookup(source: Source, indices: NDArray[np.int64]) -> Callable[[tf.Tensor], Batch]:
     """A function from places (any shape) to "label" and "index", which knows padding."""
     with tf.device("CPU:0"):
         # One entry more, at the end: what place -1 is counted from there.
