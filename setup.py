@@ -19,6 +19,8 @@ TENSORFLOW_FOR_TPU = ["tensorflow-tpu==2.20.0", "libtpu==0.0.31"]  # The newest 
 COMMON = [
     "absl-py>=2.1",
     "google-cloud-storage>=2.16",
+    "google-crc32c>=1.5",
+    "importlib-resources>=6",  # tensorflow-datasets 4.9.10 prepares nothing without it, and does not ask for it.
     "numpy>=1.26",
     "pydantic>=2.7",
     "rich>=13.7",

@@ -31,6 +31,8 @@ if __name__ == "__main__":
 
     import_tensorflow_quietly()
 
+from machine import machine
+
 from launch.worker_processes import free_ports, worker_environment
 from trainer.agreement import come_together
 from trainer.cluster import Cluster, connect
@@ -271,6 +273,7 @@ def main(inputs: Inputs, cases: Sequence[str]) -> None:
         name: train_in_processes(cases, inputs, setup) for name, setup in SETUPS.items() if setup.processes > 1
     }
     others = [name for name in SETUPS if name != ONE_REPLICA]
+    print(f"{machine()}\n")
     print(f"| case | {' | '.join(others)} |\n|---|{'---|' * len(others)}", flush=True)
     for case in cases:
         reference = train_here(case, inputs, SETUPS[ONE_REPLICA])

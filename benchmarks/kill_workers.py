@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import re
 import signal
@@ -23,9 +22,9 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
+from machine import machine
 from numpy.typing import NDArray
 
 if __name__ == "__main__":
@@ -154,18 +153,6 @@ def differences(expected: dict[str, NDArray], found: dict[str, NDArray]) -> list
 
 def _bits(value: NDArray | None) -> tuple[str, tuple[int, ...], bytes] | None:
     return None if value is None else (str(value.dtype), value.shape, value.tobytes())
-
-
-def machine() -> str:
-    """Where and with what the numbers came about."""
-    import_tensorflow_quietly()
-    import keras
-    import tensorflow as tf
-
-    return (
-        f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()}), Python {platform.python_version()}, "
-        f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {date.today()}"
-    )
 
 
 def compare(expected: dict[str, NDArray], number: int, run: Run, kill: Kill, run_dir: Path) -> bool:

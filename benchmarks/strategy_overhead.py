@@ -28,12 +28,12 @@ if __name__ == "__main__":
 
 import tensorflow as tf
 from equivalence import cluster_of_processes
+from machine import machine
 
 from trainer.agreement import come_together
 from trainer.cluster import Cluster, connect
 from trainer.config import Config
-from trainer.data.pipeline import Share, training_batches
-from trainer.preparation import Built, Prepared, build, build_step, prepare, training_input
+from trainer.preparation import build, build_step, prepare, training_input
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
 from trainer.training.loop import Progress, TrainLoop
@@ -67,7 +67,8 @@ def bare(config: Config, rounds: int, steps: int) -> Timer:
     cluster = connect(config)
     prepared = prepare(config, Cluster(tf.distribute.get_strategy(), cluster.device_type, "none"), Console(quiet=True))
     built = build(prepared)
-    iterator = iter(_batches(prepared, built, WARM_UP_STEPS + rounds * steps))
+    total = WARM_UP_STEPS + rounds * steps
+    iterator = iter(training_input(prepared, built.model, first_step=0, last_step=total))
     step = build_step(prepared, built)
 
     @tf.function
@@ -85,11 +86,6 @@ def bare(config: Config, rounds: int, steps: int) -> Timer:
         return (time.perf_counter() - start) / steps
 
     return one_round
-
-
-def _batches(prepared: Prepared, built: Built, steps: int) -> tf.data.Dataset:
-    share = Share(prepared.config.batch_size, 1, 0, 1)
-    return training_batches(prepared.source, prepared.train, prepared.config, built.model.image_input, share, 0, steps)
 
 
 def in_processes(workers: int, rounds: int, steps: int) -> list[float]:
@@ -133,7 +129,7 @@ def main() -> None:
     if flags.worker:
         _work(flags.rounds, flags.steps)
         return
-    print(f"TensorFlow {tf.__version__}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
+    print(machine())
     config = Config(data="digits", strategy="mirrored")
     ours = through_the_loop(config, connect(config), flags.rounds, flags.steps)
     plain = bare(Config(data="digits"), flags.rounds, flags.steps)

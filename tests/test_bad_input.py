@@ -107,8 +107,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("folder:{}/nested", "{}/nested/animals holds folders and no image: --data=folder:PATH takes the folder whose"),
         ("folder:{}/line", r"The name of folder {}/line/cat\nlion has a line end or control code in it: rename it."),
         ("folder:{}/colour", r"The name of folder {}/colour/\x1b[31mcat has a line end or control code"),
+        ("tfrecord:{}/none", "There is no TFRecord file {}/none: give a file, a folder with *.tfrecord files or a"),
+        ("tfrecord:{}/file", "{}/file is not a TFRecord file, or its beginning is damaged"),
+        ("tfds:tf_flowrs", "TensorFlow Datasets has no data set tf_flowrs; did you mean tf_flowers?"),
+        (
+            "tfds:a/b/c",
+            "--data=tfds:a/b/c: must name a data set of TensorFlow Datasets as tfds:NAME[/CONFIG][:VERSION].",
+        ),
         ("{}/good", "--data={}/good: a folder of images is given as folder:{}/good."),
-        ("", "--data=: must be digits, folder:PATH or synthetic[:CLASSES]."),
+        ("", "--data=: must be digits, folder:PATH, tfrecord:PATTERN, tfds:NAME or synthetic[:CLASSES]."),
     ],
 )
 def test_bad_data(data: str, sentence: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,8 @@ def test_lists_are_read_as_on_the_command_line() -> None:
         ({"batch_size": 0}, "--batch_size=0: must be greater than or equal to 1"),
         (
             {"data": "foldr:x"},
-            "--data=foldr:x: must be digits, folder:PATH or synthetic[:CLASSES]; did you mean folder?",
+            "--data=foldr:x: must be digits, folder:PATH, tfrecord:PATTERN, tfds:NAME or synthetic[:CLASSES]; "
+            "did you mean folder?",
         ),
         ({"data": "~/photos"}, "a folder of images is given as folder:~/photos"),
         ({"data": "folder:"}, "must name the folder"),
@@ -118,6 +119,8 @@ def test_differences_name_both_values() -> None:
 
 def test_data_spec() -> None:
     assert parse_data("folder:/a b:c").argument == "/a b:c"
+    assert parse_data("tfrecord:gs://b/x-*.tfrecord") == ("tfrecord", "gs://b/x-*.tfrecord")
+    assert parse_data("tfds:food101/a.b:2.0.0") == ("tfds", "food101/a.b:2.0.0")
     assert parse_data("synthetic").synthetic_classes == 4
     assert parse_data("synthetic:12").synthetic_classes == 12
 

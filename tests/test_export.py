@@ -19,6 +19,7 @@ from PIL import Image
 from trainer import export, run
 from trainer.cluster import connect
 from trainer.config import Config
+from trainer.data.images import ImageInput, decode, unit_range
 from trainer.errors import EXIT_DONE
 from trainer.preparation import build, prepare
 from trainer.records.console import Console
@@ -60,6 +61,19 @@ def test_serving_default_takes_every_kind_of_file_in_one_batch(finished: Path) -
     np.testing.assert_allclose(probabilities[3], probabilities[1], atol=0.1)  # The first frame of the GIF.
     names = list(CLASSES)
     assert [label.decode() for label in answers["label"].numpy()] == [names[i] for i in probabilities.argmax(axis=1)]
+
+
+def test_a_large_jpeg_is_served_as_it_is_trained_on(finished: Path) -> None:
+    photo = tf.constant(image_folders.encoded(image_folders.gradient(90, 130), "JPEG"))
+    signatures = tf.saved_model.load(str(finished / "export")).signatures
+    served = signatures["serving_default"](image_bytes=photo[tf.newaxis])["probabilities"].numpy()
+
+    def of_pixels(pixels: tf.Tensor) -> np.ndarray:
+        return np.asarray(signatures["from_pixels"](pixels=unit_range(pixels[tf.newaxis]))["probabilities"])
+
+    image_input = ImageInput(8, "crop")
+    np.testing.assert_allclose(served, of_pixels(image_input.from_encoded(photo)), atol=1e-6)
+    assert np.abs(served - of_pixels(image_input(decode(photo)))).max() > 1e-4  # At full scale it would be another.
 
 
 def test_from_pixels_gives_logits_too(finished: Path) -> None:

@@ -73,7 +73,16 @@ def test_a_run_leaves_the_files_and_numbers_that_it_promises(tmp_path: Path, no_
     assert status["state"] == "done"
     assert status["step"] == status["steps_total"] == status["best"]["step"]
     assert status["epoch"] == 2
-    assert set(status["seconds"]) == {"startup", "compile", "train", "evaluate", "checkpoint", "export", "total"}
+    assert set(status["seconds"]) == {
+        "startup",
+        "features",
+        "compile",
+        "train",
+        "evaluate",
+        "checkpoint",
+        "export",
+        "total",
+    }
     source = prepare(Config(**TINY), connect(Config(**TINY)), Console(quiet=True))
     assert status["test"]["examples"] == len(source.splits.test)
     assert status["test"]["accuracy"] > 0.9

@@ -8,7 +8,9 @@ said in a second and not after a download. It must be called before any other us
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
@@ -46,14 +48,11 @@ class Cluster:
     description: str
     hint: str = ""
     topology: Topology | None = None
-    _gather: tf.types.experimental.GenericFunction | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         # All our batches are whole. TensorFlow would prepare for others where several hosts read: give shapes no static
         # size, and ask all workers at each step whether there is a next batch.
         self.strategy.extended.experimental_enable_get_next_as_optional = False
-        if self.workers > 1:
-            object.__setattr__(self, "_gather", _compiled_gather(self.strategy))
 
     @property
     def replicas(self) -> int:
@@ -71,16 +70,25 @@ class Cluster:
         return self.topology is None or self.topology.is_chief
 
     @property
-    def sole_pipeline(self) -> tf.distribute.InputContext | None:
-        """Which share of the batches this process reads, if it has one CPU replica; otherwise None.
+    def worker_index(self) -> int:
+        """Which of the workers this process is, from 0."""
+        return self.topology.index if self.topology and self.topology.trains else 0
 
-        That replica can read the pipeline itself. A distributed iterator would hand it each batch through a thread of
-        its own, which costs some percent of a short step.
+    def distribute(
+        self, of_one_pipeline: Callable[[tf.distribute.InputContext], tf.data.Dataset]
+    ) -> tf.distribute.DistributedDataset | tf.data.Dataset:
+        """Batches for the replicas of this process.
+
+        Args:
+          of_one_pipeline: from a share of the replicas to their batches, one after the other.
+
+        Returns:
+          What an iterator gives a batch for each replica of. One CPU replica reads its pipeline itself: a distributed
+          iterator would hand it each batch through a thread of its own, which costs some percent of a short step.
         """
-        if self.device_type != "CPU" or self.replicas > self.workers:
-            return None
-        index = self.topology.index if self.topology and self.topology.trains else 0
-        return tf.distribute.InputContext(self.workers, index, self.replicas)
+        if self.device_type == "CPU" and self.replicas == self.workers:
+            return of_one_pipeline(tf.distribute.InputContext(self.workers, self.worker_index, self.replicas))
+        return self.strategy.distribute_datasets_from_function(of_one_pipeline)
 
     def replica_batch(self, global_batch: int) -> int:
         """Examples that one replica gets of a global batch.
@@ -98,11 +106,15 @@ class Cluster:
         Args:
           values: an array of the same shape on every worker; integers up to 2**53 come through exactly.
         """
-        if self._gather is None:
+        if self.workers == 1:
             return np.asarray(values, np.float64)[np.newaxis]
         flat = np.asarray(values, np.float64).reshape(-1)
         by_replica = self._gather(tf.constant(flat)).numpy().reshape(self.replicas, len(flat))
         return by_replica[:: self.replicas // self.workers].reshape(self.workers, *np.shape(values))
+
+    @cached_property
+    def _gather(self) -> tf.types.experimental.GenericFunction:
+        return _compiled_gather(self.strategy)
 
     def lost_worker(self, error: Exception) -> bool:
         """Whether an error is how TensorFlow tells that another worker is gone."""

@@ -49,8 +49,21 @@ class Config(Fields):
                 f"--splits={shown(self.splits)}: must be three percentages that add up to 100, the "
                 "first above 0, as in 75,15,10"
             )
+        if self.cache_decoded and "crop" in self.augment:
+            raise ValueError(
+                "--cache_decoded keeps pictures at the model's size, and --augment=crop cuts its parts out of the "
+                "originals: leave one of them out"
+            )
         if len(set(self.classes)) != len(self.classes) or len(self.classes) == 1:
             raise ValueError(f"--classes={','.join(self.classes)}: must name at least two different classes")
+        return self
+
+    @model_validator(mode="after")
+    def _check_staging(self) -> Config:
+        if self.stage_to and not (self.data_spec.kind == "folder" and self.data_spec.argument.startswith("gs://")):
+            raise ValueError(f"--stage_to={self.stage_to} copies --data=folder:gs://…, and --data is {self.data}")
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", self.stage_to):
+            raise ValueError(f"--stage_to={self.stage_to}: must be a folder of this machine")
         return self
 
     @model_validator(mode="after")
@@ -83,9 +96,46 @@ class Config(Fields):
             )
         if list(self.decay_epochs) != sorted(set(self.decay_epochs)):
             raise ValueError(f"--decay_epochs={shown(self.decay_epochs)}: must ascend")
+        if not self.feature_cache:
+            raise ValueError("--feature_cache is empty: give auto, off, or a folder")
+        if self.feature_cache_views:
+            self._check_views()
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             raise ValueError(f"--batch_size={self.batch_size}: --mixup and --cutmix pair images, so it must be even")
         return self
+
+    def _check_views(self) -> None:
+        """Makes sure that `--feature_cache_views` has something to keep."""
+        given = f"--feature_cache_views={self.feature_cache_views}"
+        if not self.augments_images:
+            raise ValueError(f"{given} needs --augment or --randaugment: without them all views are the same")
+        if self.trains_backbone or self.mixes_images or self.feature_cache == "off":
+            raise ValueError(
+                f"{given} needs a frozen --backbone, neither --mixup nor --cutmix, and a --feature_cache: "
+                "views are kept as features"
+            )
+
+    @property
+    def features_change(self) -> str:
+        """Why the features of an image are not the same in every epoch, for a person; "" if they are."""
+        if self.trains_backbone:
+            return "the backbone is trained, so they change with every step"
+        if self.mixes_images:
+            return "--mixup and --cutmix mix the images anew at every step"
+        if self.augments_images and not self.feature_cache_views:
+            flag = "--augment" if self.augment else "--randaugment"
+            return f"{flag} changes the images in every epoch; --feature_cache_views=4 would keep four variants of each"
+        return ""
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether each image goes through the backbone once and not once an epoch."""
+        return self.feature_cache != "off" and not self.features_change
+
+    @property
+    def augments_images(self) -> bool:
+        """Whether training images are changed at random, each by itself."""
+        return bool(self.augment or self.randaugment)
 
     @property
     def data_spec(self) -> DataSpec:
@@ -182,11 +232,12 @@ class Config(Fields):
     def identity(self) -> dict[str, Any]:
         """The fields that change the result, by name.
 
-        A folder's path is not among them: the images are, and `Source.fingerprint` stands for those.
+        The place of a folder or of records is not among them: the images are, and `Source.fingerprint` stands for
+        those. So a folder and the records made of it are the same data.
         """
         dumped = self.model_dump(mode="json")
         identity = {name: dumped[name] for name, field in type(self).model_fields.items() if changes_result(field)}
-        if self.data_spec.kind == "folder":
+        if self.data_spec.kind in ("folder", "tfrecord", "tfds"):
             identity["data"] = "folder"
         return identity
 

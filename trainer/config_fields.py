@@ -110,7 +110,36 @@ class Fields(BaseModel):
         "digits",
         "Data",
         "The labelled images. digits: 1797 handwritten digits that come with scikit-learn. folder:PATH: one "
-        "folder of images a class, local or gs://. synthetic[:CLASSES]: generated images, for speed tests.",
+        "folder of images a class, local or gs://. tfrecord:PATTERN: records of tf.train.Example in a file, in a "
+        "folder, or in the files that a pattern such as /records/train-*.tfrecord fits, local or gs://. "
+        "tfds:NAME[/CONFIG][:VERSION]: a data set of TensorFlow Datasets, all its splits together. "
+        "synthetic[:CLASSES]: generated images, for speed tests.",
+    )
+    image_feature: str = _field(
+        "",
+        "Data",
+        "With tfrecord: the feature that holds the encoded image. Empty: image or image/encoded, whichever is there.",
+        changes_result=False,  # Which images and labels are used does, and for those stands `Source.fingerprint`.
+    )
+    label_feature: str = _field(
+        "",
+        "Data",
+        "With tfrecord: the feature that holds the label, a whole number or a class name. Empty: label, "
+        "image/class/text or image/class/label, whichever is there.",
+        changes_result=False,
+    )
+    data_dir: str = _field(
+        "",
+        "Data",
+        "With tfds: the folder of prepared data sets, local or gs://. Empty: TFDS_DATA_DIR or ~/tensorflow_datasets.",
+        changes_result=False,
+    )
+    try_gcs: bool = _field(
+        False,
+        "Data",
+        "With tfds: where the data set is not prepared in --data_dir, read it from Google's public bucket of prepared "
+        "data sets, if it is there, rather than download and prepare it.",
+        changes_result=False,
     )
     classes: Annotated[tuple[str, ...], BeforeValidator(comma_separated)] = _field(
         (),
@@ -165,6 +194,20 @@ class Fields(BaseModel):
         "How a picture becomes square. crop: the square in its middle. squash: all of it, out of proportion, as the "
         "Hub tutorials do.",
     )
+    stage_to: str = _field(
+        "",
+        "Data",
+        "Copy the images of --data=folder:gs://… to this local folder first, with checksums, and read them there. What "
+        "it holds already is not copied again. Empty: read them from gs:// all the time.",
+        changes_result=False,
+    )
+    cache_decoded: bool = _field(
+        False,
+        "Data",
+        "Decode all images once, before the first step, and keep them in memory at the size that the model takes: for "
+        "sets that fit into half of what is free. Not with --augment=crop, which cuts from the originals.",
+        changes_result=False,
+    )
     on_bad_image: Literal["fail", "skip"] = _field(
         "fail",
         "Data",
@@ -209,6 +252,21 @@ class Fields(BaseModel):
         "Fraction of the feature vector that is dropped in training, from 0 to below 1.",
         ge=0,
         lt=1,
+    )
+    feature_cache: str = _field(
+        "auto",
+        "Model",
+        "Where the feature vectors of a frozen Hub module are kept, so that each image goes through it once and not "
+        "once an epoch: a folder, local or gs://. auto: ~/.cache/hub-trainer/features. off: computed in every epoch.",
+        changes_result=False,
+    )
+    feature_cache_views: int = _field(
+        0,
+        "Model",
+        "With --augment or --randaugment: draw this many variants of each training image, keep their features, and "
+        "go through them in turn, one an epoch. 0: a new variant in every epoch, without a cache.",
+        ge=0,
+        le=1000,
     )
     hub_mirror: str = _field(
         "",

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainer.data.images import decode, unit_range
+from trainer.data.images import unit_range
 from trainer.model.backbone import Backbone
 from trainer.model.classifier import Classifier
 from trainer.storage import RunDirectory, reading_or_writing
@@ -151,7 +151,7 @@ def _probe(model: Classifier, images: Sequence[bytes]) -> Probe:
         return tf.nn.softmax(model.logits(features)), features
 
     with tf.device("/cpu:0"):
-        pixels = unit_range(tf.stack([model.image_input(decode(tf.constant(image))) for image in images]))
+        pixels = unit_range(tf.stack([model.image_input.from_encoded(tf.constant(image)) for image in images]))
         probabilities, features = ask(pixels)
     return Probe(images, pixels.numpy(), probabilities.numpy(), features.numpy())
 
@@ -177,7 +177,7 @@ def _save_classifier(model: Classifier, class_names: Sequence[str], path: str) -
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels = tf.map_fn(
-            lambda encoded: model.image_input(decode(encoded)),
+            model.image_input.from_encoded,
             image_bytes,
             fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
         )

@@ -6,6 +6,7 @@ The run itself (`trainer.run`), preflight, the tests and the benchmarks all star
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -14,18 +15,22 @@ from numpy.typing import NDArray
 from trainer.cluster import Cluster
 from trainer.config import Config
 from trainer.data.class_weights import class_weights
-from trainer.data.pipeline import Share, first_step_of_epoch, training_batches, training_steps
+from trainer.data.order import Share, first_step_of_epoch, training_steps
+from trainer.data.pipeline import training_batches
 from trainer.data.source import Source
 from trainer.data.sources import open_source
 from trainer.data.splits import Splits, limit_per_class, split_examples
 from trainer.model.averages import WeightAverages
-from trainer.model.backbone import build_backbone
+from trainer.model.backbone import HubBackbone, build_backbone
 from trainer.model.classifier import Classifier
 from trainer.model.groups import Group, parameter_groups
 from trainer.model.optimizer import Optimizer
 from trainer.model.schedule import build_schedule
 from trainer.records.console import Console
 from trainer.training.step import TrainStep
+
+if TYPE_CHECKING:
+    from trainer.features.once import RunFeatures
 
 
 @dataclass(frozen=True)
@@ -125,22 +130,59 @@ def build_step(prepared: Prepared, built: Built) -> TrainStep:
     return TrainStep(built.model, built.optimizer, prepared.config, replicas, prepared.class_weights)
 
 
-def training_input(
-    prepared: Prepared, model: Classifier, *, first_step: int, last_step: int
-) -> tf.distribute.DistributedDataset | tf.data.Dataset:
-    """A batch for each replica and step, from `first_step` to `last_step` (exclusive)."""
+def features_once(prepared: Prepared, model: Classifier, console: Console) -> RunFeatures | None:
+    """The features of all images that the run uses, computed now or by an earlier run; None where that would be wrong.
+
+    Raises:
+      UserError: the cache cannot be read or written.
+      tf.errors.OpError: an image cannot be read or decoded.
+    """
     config = prepared.config
+    if not config.uses_hub_module:
+        return None  # The built-in network is always trained; nothing need be said.
+    if not config.keeps_features:
+        console.entry("features", f"computed in every epoch: {config.features_change or '--feature_cache=off'}")
+        return None
+    from trainer.features.once import FeaturesOnce
+
+    assert isinstance(model.backbone, HubBackbone)
+    once = FeaturesOnce(
+        config,
+        prepared.cluster,
+        prepared.source,
+        model.backbone,
+        model.image_input,
+        console.note,
+        lambda done, total: console.work("features", done, total),
+    )
+    splits = prepared.splits
+    features = once(prepared.train, np.union1d(splits.validation, splits.test))
+    console.work_done()
+    console.entry("features", features.summary)
+    return features
+
+
+def training_input(
+    prepared: Prepared, model: Classifier, *, first_step: int, last_step: int, features: RunFeatures | None = None
+) -> tf.distribute.DistributedDataset | tf.data.Dataset:
+    """A batch for each replica and step, from `first_step` to `last_step` (exclusive).
+
+    Args:
+      prepared: the run.
+      model: its preprocessing is applied.
+      first_step: where to start.
+      last_step: where to stop.
+      features: of the training images, computed before; None reads the images.
+    """
+    config, source, train = prepared.config, prepared.source, prepared.train
 
     def of_one_pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
         share = Share.of(context, config.batch_size)
-        return training_batches(
-            prepared.source, prepared.train, config, model.image_input, share, first_step, last_step
-        )
+        if features:
+            return features.training_batches(source, train, config.seed, share, first_step, last_step)
+        return training_batches(source, train, config, model.image_input, share, first_step, last_step)
 
-    sole = prepared.cluster.sole_pipeline
-    if sole:
-        return of_one_pipeline(sole)
-    return prepared.cluster.strategy.distribute_datasets_from_function(of_one_pipeline)
+    return prepared.cluster.distribute(of_one_pipeline)
 
 
 def _averages(config: Config, model: Classifier, groups: list[Group]) -> WeightAverages:

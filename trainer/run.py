@@ -2,6 +2,7 @@
 
     prepare    devices, images, splits
     build      model, optimizer, where to start
+    features   of a frozen backbone, once
     train      steps, and actions at their boundaries
     conclude   test the best checkpoint, export it
 
@@ -16,6 +17,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -24,6 +26,7 @@ from trainer.agreement import check_agreement, check_shared, come_together
 from trainer.cluster import connect
 from trainer.config import Config
 from trainer.data.bad_images import naming_bad_images
+from trainer.data.decoded_cache import decode_all
 from trainer.data.file_source import FileSource
 from trainer.data.source import Source
 from trainer.describe import describe, list_variables, say_result
@@ -37,6 +40,7 @@ from trainer.preparation import (
     build,
     build_published,
     build_step,
+    features_once,
     prepare,
     training_input,
 )
@@ -59,6 +63,9 @@ from trainer.training.evaluation import Evaluation, Evaluator
 from trainer.training.loop import Action, Progress, TrainLoop
 from trainer.training.resume import CONFIG_FILE, Start, choose_start
 from trainer.watch import watch
+
+if TYPE_CHECKING:
+    from trainer.features.once import RunFeatures
 
 PROBE_IMAGES = 8
 """How many images the parity gate asks about."""
@@ -135,6 +142,9 @@ def execute(config: Config, *, dry_run: bool = False, quiet: bool = False, stopw
             list_variables(built, console)
             describe(prepared, built, progress, console)
             return EXIT_DONE
+        if config.cache_decoded and not config.keeps_features:
+            decoded = decode_all(prepared.source, built.model.image_input, console.note)
+            prepared = dataclasses.replace(prepared, source=decoded)
         status = Status(config_fingerprint=config.fingerprint(), data_fingerprint=data_fingerprint)
         status.update(steps_total=prepared.steps_total, skipped_images=prepared.source.skipped)
         status.update(**dataclasses.asdict(progress), best=best_result(best))
@@ -184,9 +194,11 @@ def _tell_the_story(session: Session) -> None:
     with session.stopwatch.measure("startup"):
         describe(prepared, built, session.progress, session.console)
         session.console.entry("run", session.run.path)
-        evaluator = Evaluator(cluster, built.model, source, prepared.config.batch_size)
     with naming_bad_images(source, session.console.note):
-        best_step = _train(session, evaluator)
+        with session.stopwatch.measure("features"):
+            features = features_once(prepared, built.model, session.console)
+        evaluator = Evaluator(cluster, built.model, source, prepared.config.batch_size, features)
+        best_step = _train(session, evaluator, features)
         store = CheckpointStore(session.run)
         cluster.barrier()  # The chief may still be writing the last checkpoint.
         if len(splits.test):
@@ -207,13 +219,15 @@ def _tell_the_story(session: Session) -> None:
     cluster.barrier()  # A worker that left earlier would look like one that was lost.
 
 
-def _train(session: Session, evaluator: Evaluator) -> int:
+def _train(session: Session, evaluator: Evaluator, features: RunFeatures | None) -> int:
     """Trains from the start to the last epoch; gives the step of the best checkpoint."""
     prepared, built, progress, stopwatch = session.prepared, session.built, session.progress, session.stopwatch
     averages, validation = built.optimizer.averages, prepared.splits.validation
     store = CheckpointStore(session.run, writes=session.is_chief)
     with stopwatch.measure("startup"):
-        dataset = training_input(prepared, built.model, first_step=progress.step, last_step=prepared.steps_total)
+        dataset = training_input(
+            prepared, built.model, first_step=progress.step, last_step=prepared.steps_total, features=features
+        )
         loop = TrainLoop(prepared.cluster, build_step(prepared, built), dataset, stopwatch)
 
     def validate() -> Evaluation:

@@ -44,11 +44,13 @@ def import_tensorflow_quietly(*, local_tpu: bool = False) -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     # For 5 seconds TensorFlow believes what it knew of an object on gs://, though another writer has replaced it.
     os.environ.setdefault("GCS_STAT_CACHE_MAX_AGE", "0")
+    # Whoever asks for less than this many bytes of an object gets as many: 64 MiB by default, for each single record.
+    os.environ.setdefault("GCS_READAHEAD_BUFFER_SIZE_BYTES", str(2**18))
     if not local_tpu:
         # With it, importing tensorflow-tpu 2.20.0 looks for chips, for more than 300 s where there are none; and on the
         # first worker of a slice, which reaches its chips through servers, it must not take them itself.
         os.environ.setdefault("TPU_LOAD_LIBRARY", "0")
-    with _standard_error_held_back():
+    with standard_error_held_back():
         import tensorflow as tf
     from absl import logging
 
@@ -57,7 +59,7 @@ def import_tensorflow_quietly(*, local_tpu: bool = False) -> None:
 
 
 @contextmanager
-def _standard_error_held_back() -> Iterator[None]:
+def standard_error_held_back() -> Iterator[None]:
     """Keeps what is written to file descriptor 2, by C++ too, and writes it out only if an exception passes."""
     sys.stderr.flush()
     original = os.dup(2)

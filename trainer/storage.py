@@ -88,18 +88,29 @@ class RunDirectory:
         Raises:
           UserError: there is no such file, or it cannot be read.
         """
+        return self.read_bytes(*names).decode(errors="replace")
+
+    def read_bytes(self, *names: str) -> bytes:
+        """A whole file.
+
+        Raises:
+          UserError: there is no such file, or it cannot be read.
+        """
         path = self.join(*names)
         with reading_or_writing(self.path, self._flag):
             if self.is_remote:
-                with _gfile().GFile(path, "rb") as file:
-                    content: bytes = file.read()
-            else:
-                with open(path, "rb") as file:
-                    content = file.read()
-        return content.decode(errors="replace")
+                with _gfile().GFile(path, "rb") as remote:
+                    content: bytes = remote.read()
+                    return content
+            with open(path, "rb") as file:
+                return file.read()
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes a whole file as UTF-8; folders on the way are made.
+        """Writes a whole file as UTF-8; see `write_bytes`."""
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Writes a whole file; folders on the way are made.
 
         The file has its complete old content or its complete new one, even if the machine stops halfway.
 
@@ -110,10 +121,10 @@ class RunDirectory:
         with reading_or_writing(self.path, self._flag):
             if self.is_remote:
                 with _gfile().GFile(path, "wb") as file:
-                    file.write(text.encode())
+                    file.write(content)
             else:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                _replace_file(path, text.encode())
+                _replace_file(path, content)
 
     def append_text(self, name: str, text: str) -> None:
         """Adds to the end of a file, as UTF-8; file and folders are made if they are not there.

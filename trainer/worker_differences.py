@@ -7,11 +7,12 @@ from typing import Any
 
 from trainer.config_errors import shown
 
-PER_MACHINE_FIELDS = frozenset({"worker_timeout", "hub_mirror", "repair_hub_cache"})
-"""Fields of Config that each worker sets as its machine needs it: patience, and how a module gets into its cache.
+PER_MACHINE_FIELDS = frozenset({"worker_timeout", "hub_mirror", "repair_hub_cache", "data_dir", "try_gcs", "stage_to"})
+"""Fields of Config that each worker sets as its machine needs it: patience, how a module gets into its cache,
+and where prepared data sets are.
 
-Two more have rules of their own: `run_dir`, which only the chief must have, and the path of `data=folder:PATH`, whose
-images the workers compare by fingerprint once they have listed them.
+Two more have rules of their own: `run_dir`, which only the chief must have, and the place of `data=folder:PATH` and
+`data=tfrecord:PATTERN`, whose images the workers compare by fingerprint once they have listed them.
 """
 
 
@@ -58,7 +59,7 @@ def _may_differ(field: str, chief: object, worker: object) -> bool:
     if field == "run_dir":
         return worker == ""
     if field == "data":
-        return str(chief).startswith("folder:") and str(worker).startswith("folder:")
+        return any(str(chief).startswith(kind) and str(worker).startswith(kind) for kind in ("folder:", "tfrecord:"))
     return field in PER_MACHINE_FIELDS
 
 

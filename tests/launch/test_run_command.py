@@ -113,7 +113,10 @@ def test_a_restart_goes_on_with_what_the_run_has_left(flags: list[str], added_fl
         ("run --workers=2 -- --epochs=0", "--epochs=0: must be greater than or equal to 1."),
         ("run --workers=2 -- --epochs", "Missing value for flag --epochs."),
         ("run --workers=2 -- digits", "digits is not a flag: every argument starts with --"),
-        ("run --workers=2 -- --data=digit", "--data=digit: must be digits, folder:PATH or synthetic[:CLASSES]"),
+        (
+            "run --workers=2 -- --data=digit",
+            "--data=digit: must be digits, folder:PATH, tfrecord:PATTERN, tfds:NAME or",
+        ),
         ("run --workers=2 -- --help", "--help behind -- is the trainer's: python -m trainer.task --help lists its"),
         ("run --workers=2 -- --strategy=mirrored", "--strategy=mirrored does not go with launch run"),
         ("run --workers=2 -- --strategy=default", "--strategy=default does not go with launch run"),

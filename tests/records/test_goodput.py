@@ -34,6 +34,7 @@ def test_each_second_counts_once_for_the_innermost_phase() -> None:
         clock.pass_(64)
     assert stopwatch.seconds() == {
         "startup": 0,
+        "features": 0,
         "compile": 0,
         "train": 2 + 16 + 64,
         "evaluate": 4,

@@ -74,7 +74,16 @@ def test_what_is_set_is_written_and_read_back(tmp_path: Path) -> None:
     assert values["test"] == {"accuracy": 0.9, "loss": 0.25, "examples": 367}
     assert values["best"] == {"step": 43, "epoch": 2, "accuracy": 0.75, "loss": 0.5}
     assert (values["step"], values["train"], values["images_per_second"]) == (43, {"loss": 0.5}, 12.5)
-    assert set(values["seconds"]) == {"startup", "compile", "train", "evaluate", "checkpoint", "export", "total"}
+    assert set(values["seconds"]) == {
+        "startup",
+        "features",
+        "compile",
+        "train",
+        "evaluate",
+        "checkpoint",
+        "export",
+        "total",
+    }
     assert values["skipped_images"] == [{"key": "rosen/ä b.jpg", "reason": "empty file"}]
     assert values["error"] == "two lines"
     assert values["warnings"] == ["w"]

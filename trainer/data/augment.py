@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import tensorflow as tf
@@ -23,6 +24,19 @@ _GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
 # Folded into an image's seed, so that each operation draws numbers of its own, whichever others are switched on.
 _CROP, _FLIP, _COLOR, _RANDAUGMENT = range(4)
+
+
+def least_side(size: int, operations: Collection[str]) -> int:
+    """The shorter side, in pixels, that a picture needs so that `augment` has no fewer pixels than it gives.
+
+    Args:
+      size: height and width that it gives.
+      operations: as for `augment`; a crop keeps no more than a part of the shorter side.
+    """
+    if "crop" not in operations:
+        return size
+    smallest_part = math.sqrt(SMALLEST_CROP * CROP_ASPECT_RATIOS[0])
+    return math.ceil(size / smallest_part)
 
 
 def augment(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.folders import no_image_error
+from trainer.data.listing_local import versions_now
+from trainer.data.names import Names
 from trainer.data.source import EncodedSource, SkippedImage
+from trainer.storage import is_remote
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,31 +25,62 @@ class FileSource(EncodedSource):
     """Encoded images in files, one file each.
 
     Attributes:
-      root: the folder they are in, local or with a scheme.
-      paths: [n], to be opened; on disk a name may have another Unicode form than its key.
+      paths: [n], to be opened; on disk a name may have another Unicode form than its key, and a staged copy has
+        another name.
       sizes: int64 [n], bytes; None where the listing does not tell.
+      listed_versions: uint64 [n], as the listing told them (`ListedFolder.versions`); None where it did not.
+      checksums: int64 [n], CRC32C of the files, or -1; None where the listing tells none.
+      from_cache: the listing was kept from an earlier run, so that a local file written anew under its old name may
+        have another size and version by now.
     """
 
-    root: str
-    paths: Sequence[str]
+    paths: PathsUnder
     sizes: NDArray[np.int64] | None = None
+    listed_versions: NDArray[np.uint64] | None = None
+    checksums: NDArray[np.int64] | None = None
+    from_cache: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.paths) != len(self.labels):
             raise ValueError(f"{len(self.paths)} paths and {len(self.labels)} labels do not go together")
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the images come from an object store."""
+        return is_remote(self.root)
+
+    @cached_property
+    def versions(self) -> NDArray[np.uint64] | None:
+        """Another number when a file was written again, as `ListedFolder.versions`; uint64 [n] or None.
+
+        After a listing from the cache every file is asked, once: what rests on it, such as a feature cache, must not
+        take a new image for the old one.
+        """
+        return versions_now(self.paths) if self.from_cache else self.listed_versions
+
     def encoded_reader(self, indices: NDArray[np.int64]) -> Callable[[tf.Tensor], tf.Tensor]:
         import tensorflow as tf
 
+        files = self.paths.files
+        # One string and places in it: as many strings would take four times the memory and half a second a million.
         with tf.device("CPU:0"):
-            paths = tf.constant([self.paths[index] for index in indices.tolist()], tf.string)
-        return lambda place: tf.io.read_file(tf.gather(paths, place))
+            joined = tf.constant(files.joined, tf.string)
+            starts, lengths = tf.constant(files.starts[indices]), tf.constant(files.lengths[indices])
+
+        def read(place: tf.Tensor) -> tf.Tensor:
+            file = tf.strings.substr(joined, tf.gather(starts, place), tf.gather(lengths, place))
+            return tf.io.read_file(tf.strings.join([f"{self.paths.root}/", file]))
+
+        return read
 
     def encoded(self, index: int) -> bytes:
         import tensorflow as tf
 
         return bytes(tf.io.read_file(self.paths[index]).numpy())
+
+    def place_of(self, index: int) -> str:
+        return f"{self.root}/{self.keys[index]}"
 
     def _content(self) -> bytes:
         return b"" if self.sizes is None else self.sizes.astype("<i8").tobytes()
@@ -65,9 +100,11 @@ class FileSource(EncodedSource):
         return replace(
             self,
             labels=labels,
-            keys=[self.keys[index] for index in kept.tolist()],
-            paths=[self.paths[index] for index in kept.tolist()],
+            keys=Names.of(self.keys).take(kept),
+            paths=PathsUnder(self.paths.root, self.paths.files.take(kept)),
             sizes=None if self.sizes is None else self.sizes[kept],
+            listed_versions=None if self.listed_versions is None else self.listed_versions[kept],
+            checksums=None if self.checksums is None else self.checksums[kept],
             skipped=tuple(sorted((*self.skipped, *bad), key=lambda image: image.key)),
         )
 
@@ -75,18 +112,27 @@ class FileSource(EncodedSource):
 class PathsUnder(Sequence[str]):
     """The paths of files under one folder, without a copy of the folder's name for each."""
 
-    def __init__(self, root: str, files: Sequence[str]) -> None:
-        self._root = root
-        self._files = files
+    def __init__(self, root: str, files: Names) -> None:
+        """Puts both together.
+
+        Args:
+          root: the folder.
+          files: their names in it.
+        """
+        self.root = root
+        self.files = files
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+    def __getitem__(self, index: slice) -> PathsUnder: ...
+    def __getitem__(self, index: int | slice) -> str | PathsUnder:
         if isinstance(index, slice):
-            return PathsUnder(self._root, self._files[index])
-        return f"{self._root}/{self._files[index]}"
+            return PathsUnder(self.root, self.files[index])
+        return f"{self.root}/{self.files[index]}"
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"{self.root}/{file}" for file in self.files)

@@ -1,46 +1,42 @@
 """Listing a folder of class folders: names, keys and sizes, without opening a single image.
 
-A local folder is read with `os.scandir`; anything with a scheme (`gs://`) through `tf.io.gfile`, by listings alone,
-because a question about each single object would cost a request each.
+A local folder is read by `trainer.data.listing_local`, a bucket on `gs://` by `trainer.data.listing_bucket`, any other
+scheme through `tf.io.gfile`.
 """
 
 from __future__ import annotations
 
 import difflib
-import itertools
-import os
-import stat
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.listing import (
+    IMAGE_EXTENSIONS,
+    NOT_AN_IMAGE,
+    Entry,
+    ListedFolder,
+    ListingProgress,
+    extension,
+    is_text,
+    normalised,
+    printable_name,
+    sort_out,
+    visible,
+)
+from trainer.data.listing_gfile import gfile_entries
+from trainer.data.listing_local import LocalLister, local_entries
+from trainer.data.names import Names
 from trainer.errors import UserError
 from trainer.storage import is_remote
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-"""Lower-case extensions of the files that are taken for images."""
+__all__ = ["IMAGE_EXTENSIONS", "NOT_AN_IMAGE", "FolderListing", "SkippedImage", "list_class_folders"]
 
-NOT_AN_IMAGE = "not a JPEG, PNG, BMP or GIF image"
-
-_OTHER_FORMATS = {
-    ".webp": "WebP",
-    ".heic": "HEIC",
-    ".heif": "HEIF",
-    ".avif": "AVIF",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".svg": "SVG",
-}
-
-_CONTROL_CODES = ("Cc", "Zl", "Zp")
+CONTROL_CODES = ("Cc", "Zl", "Zp")
 """Unicode categories that no class name may have: an export lists its labels line by line."""
-
-# What desktops and archive programs leave behind in folders, in lower case.
-_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 @dataclass(frozen=True)
@@ -66,31 +62,21 @@ class FolderListing:
       files: the same as they are written on disk, to be opened.
       labels: int32 [n], positions in `class_names`.
       sizes: int64 [n], bytes; None where the listing does not tell.
+      versions: uint64 [n], see `ListedFolder.versions`; None where the listing does not tell.
+      checksums: int64 [n], CRC32C or -1; None where the listing tells none.
+      from_cache: sizes and versions may be those of an earlier listing; names are as they are.
       unusable: files in class folders that cannot be images, sorted by key; not among the rows.
     """
 
     class_names: tuple[str, ...]
-    keys: Sequence[str]
-    files: Sequence[str]
+    keys: Names
+    files: Names
     labels: NDArray[np.int32]
     sizes: NDArray[np.int64] | None
+    versions: NDArray[np.uint64] | None
+    checksums: NDArray[np.int64] | None
+    from_cache: bool
     unusable: tuple[SkippedImage, ...]
-
-
-class _Entry(NamedTuple):
-    name: str
-    is_folder: bool
-    size: int
-    """Bytes, or -1 if the listing does not tell."""
-    problem: str = ""
-
-
-class _ClassFolder(NamedTuple):
-    """One class folder: row i of each list is the same image, sorted by NFC-normalised name."""
-
-    files: list[str]
-    sizes: list[int]
-    unusable: list[SkippedImage]
 
 
 def list_class_folders(root: str, classes: Collection[str], report: Callable[[str], None]) -> FolderListing:
@@ -107,28 +93,38 @@ def list_class_folders(root: str, classes: Collection[str], report: Callable[[st
       UserError: no such folder, no or one class folder only, a class that does not exist or holds no image, or two
         names that differ in Unicode normalisation alone.
     """
-    folders = _class_folders(root)
+    entries, list_folders = _lister(root, report)
+    folders = _class_folders(root, entries)
     class_names = choose_classes(sorted(folders), classes, f"folder {root}")
-    found = {name: _list_class(root, name, folders[name], report) for name in class_names}
+    # With the slash that follows a class name in every key, because some characters sort before it: this way the
+    # keys of all classes together come out sorted.
+    in_key_order = sorted(class_names, key=lambda name: name + "/")
+    listed, from_cache = list_folders([folders[name] for name in in_key_order])
+    for name, content in zip(in_key_order, listed):
+        _check_class(root, name, folders[name], content, report)
     if len(class_names) < 2:
         raise UserError(
             f"Folder {root} has only one class folder, {class_names[0]}; a classifier needs at least two classes."
         )
-    # With the slash that follows a class name in every key, because some characters sort before it: this way the
-    # keys of all classes together come out sorted.
-    in_key_order = sorted(class_names, key=lambda name: name + "/")
-    files = [f"{folders[name]}/{file}" for name in in_key_order for file in found[name].files]
-    keys = [_normalised(file) for file in files]
+    files = _joined([folders[name] for name in in_key_order], listed)
+    keys = _normalised_names(files)
     _check_unique(root, keys)
-    counts = [len(found[name].files) for name in in_key_order]
-    sizes = np.fromiter((size for name in in_key_order for size in found[name].sizes), np.int64, len(files))
+    places = {name: place for place, name in enumerate(class_names)}
+    labels = np.array([places[name] for name in in_key_order], np.int32)
     return FolderListing(
         class_names=class_names,
-        keys=files if keys == files else keys,  # One list in memory, not two, where the names are plain.
+        keys=keys,
         files=files,
-        labels=np.repeat([class_names.index(name) for name in in_key_order], counts).astype(np.int32),
-        sizes=None if (sizes < 0).any() else sizes,
-        unusable=tuple(bad for name in in_key_order for bad in found[name].unusable),
+        labels=np.repeat(labels, [len(content.names) for content in listed]),
+        sizes=_all_known(np.concatenate([content.sizes for content in listed]), -1),
+        versions=_all_known(np.concatenate([content.versions for content in listed]), 0),
+        checksums=_any_known(np.concatenate([content.checksums for content in listed]), -1),
+        from_cache=from_cache,
+        unusable=tuple(
+            SkippedImage(f"{name}/{file}", problem)
+            for name, content in zip(in_key_order, listed)
+            for file, problem in content.unusable
+        ),
     )
 
 
@@ -138,20 +134,20 @@ def choose_classes(available: Sequence[str], wanted: Collection[str], where: str
     Raises:
       UserError: a wanted class is not available; the sentence suggests the nearest.
     """
-    normalised = {_normalised(name) for name in wanted}
-    for name in sorted(normalised.difference(available)):
+    chosen = {normalised(name) for name in wanted}
+    for name in sorted(chosen.difference(available)):
         near = difflib.get_close_matches(name, available, 1)
         shown = ", ".join(available[:10]) + (", …" if len(available) > 10 else "")
         hint = f"did you mean {near[0]}?" if near else f"it has {shown}."
         raise UserError(f"--classes names {name}, which {where} does not have; {hint}")
-    return tuple(name for name in available if not normalised or name in normalised)
+    return tuple(name for name in available if not chosen or name in chosen)
 
 
-def bad_images_error(root: str, bad: Sequence[SkippedImage]) -> UserError:
-    """The error that stops a run for images that cannot be used: names the first, counts the others."""
+def bad_images_error(first: str, bad: Sequence[SkippedImage]) -> UserError:
+    """The error that stops a run for images that cannot be used: names the first by its place, counts the others."""
     others = {1: "", 2: " (one more file like it)"}.get(len(bad), f" ({len(bad) - 1} more files like it)")
     return UserError(
-        f"{root}/{bad[0].key} cannot be used: {bad[0].reason}{others}. Mend or remove it, or leave such files out "
+        f"{first} cannot be used: {bad[0].reason}{others}. Mend or remove it, or leave such files out "
         "with --on_bad_image=skip."
     )
 
@@ -164,18 +160,18 @@ def no_image_error(class_name: str, where: str) -> UserError:
     )
 
 
-def _class_folders(root: str) -> dict[str, str]:
+def _class_folders(root: str, entries: Iterable[Entry]) -> dict[str, str]:
     """NFC-normalised class names to folder names as on disk."""
     folders: dict[str, str] = {}
     loose_images = 0
-    for entry in _visible_entries(root):
+    for entry in visible(entries):
         if not entry.is_folder:
-            loose_images += _extension(entry.name) in IMAGE_EXTENSIONS
+            loose_images += extension(entry.name) in IMAGE_EXTENSIONS
             continue
-        if not _is_unicode(entry.name):
-            raise UserError(f"The name of folder {root}/{_printable(entry.name)} is not valid UTF-8: rename it.")
-        name = _normalised(entry.name)
-        if any(unicodedata.category(character) in _CONTROL_CODES for character in name):
+        if not is_text(entry.name):
+            raise UserError(f"The name of folder {root}/{printable_name(entry.name)} is not valid UTF-8: rename it.")
+        name = normalised(entry.name)
+        if any(unicodedata.category(character) in CONTROL_CODES for character in name):
             shown = name.encode("unicode_escape").decode()
             raise UserError(f"The name of folder {root}/{shown} has a line end or control code in it: rename it.")
         if name in folders:
@@ -190,126 +186,77 @@ def _class_folders(root: str) -> dict[str, str]:
     return folders
 
 
-def _list_class(root: str, class_name: str, folder: str, report: Callable[[str], None]) -> _ClassFolder:
-    """Lists one class folder.
-
-    Raises:
-      UserError: it holds no image.
-    """
-    images: list[tuple[str, str, int]] = []
-    unusable: list[SkippedImage] = []
-    subfolders = 0
-    for entry in _visible_entries(f"{root}/{folder}"):
-        if entry.is_folder:
-            subfolders += 1
-        elif problem := _problem(entry):
-            unusable.append(SkippedImage(_normalised(f"{class_name}/{_printable(entry.name)}"), problem))
-        else:
-            images.append((_normalised(entry.name), entry.name, entry.size))
-    if not images and subfolders:
+def _check_class(root: str, name: str, folder: str, content: ListedFolder, report: Callable[[str], None]) -> None:
+    """Raises UserError if a class folder holds no image; reports folders in it."""
+    if not len(content.names) and content.subfolders:
         raise UserError(
             f"{root}/{folder} holds folders and no image: --data=folder:PATH takes the folder whose direct "
             "subfolders are the classes."
         )
-    if not images:
-        raise no_image_error(class_name, f"folder {root}")
-    if subfolders:
-        report(f"Only images directly in {root}/{folder} are used; folders in it are passed over ({subfolders}).")
-    images.sort()
-    unusable.sort(key=lambda bad: bad.key)
-    return _ClassFolder([name for _, name, _ in images], [size for _, _, size in images], unusable)
-
-
-def _problem(entry: _Entry) -> str:
-    """Why a file cannot be an image, as far as a listing tells; "" if nothing speaks against it."""
-    if entry.problem:
-        return entry.problem
-    if not _is_unicode(entry.name):
-        return "its name is not valid UTF-8"
-    extension = _extension(entry.name)
-    if extension in _OTHER_FORMATS:
-        return f"{_OTHER_FORMATS[extension]} is not supported, convert it to JPEG or PNG"
-    if extension not in IMAGE_EXTENSIONS:
-        return NOT_AN_IMAGE
-    return "empty file" if entry.size == 0 else ""
-
-
-def _check_unique(root: str, keys: Sequence[str]) -> None:
-    """Raises UserError if two neighbours of the sorted keys are equal."""
-    for before, key in itertools.pairwise(keys):
-        if before == key:
-            raise UserError(f"{root} has two files {key} that differ in Unicode form alone: rename or remove one.")
-
-
-def _visible_entries(folder: str) -> Iterator[_Entry]:
-    entries = _remote_entries(folder) if is_remote(folder) else _local_entries(folder)
-    return (entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _LITTER)
-
-
-def _local_entries(folder: str) -> Iterator[_Entry]:
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                yield _local_entry(entry)
-    except FileNotFoundError:
-        raise UserError(f"There is no folder {folder}: give an existing one as --data=folder:PATH.") from None
-    except NotADirectoryError:
-        raise UserError(f"{folder} is not a folder: give one that holds a folder of images for each class.") from None
-    except PermissionError:
-        raise UserError(f"Folder {folder} may not be read: change its permissions.") from None
-    except OSError as error:
-        raise UserError(f"Folder {folder} cannot be read ({error.strerror}): give another or mend it.") from None
-
-
-def _local_entry(entry: os.DirEntry[str]) -> _Entry:
-    try:
-        status = entry.stat()
-    except FileNotFoundError:
-        return _Entry(entry.name, False, -1, "a link to a file that does not exist")
-    except OSError as error:
-        return _Entry(entry.name, False, -1, f"it cannot be read ({error.strerror})")
-    if stat.S_ISDIR(status.st_mode):
-        return _Entry(entry.name, True, -1)
-    # A pipe or socket would make the first read wait forever.
-    problem = "" if stat.S_ISREG(status.st_mode) else "not a regular file"
-    return _Entry(entry.name, False, status.st_size, problem)
-
-
-def _remote_entries(folder: str) -> Iterator[_Entry]:
-    import tensorflow as tf
-
-    try:
-        names = tf.io.gfile.listdir(folder)
-    except tf.errors.NotFoundError:
-        raise UserError(f"There is no folder {folder}: give an existing one as --data=folder:PATH.") from None
-    except (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError) as error:
-        raise UserError(f"Folder {folder} may not be read: {error.message}") from None
-    except (tf.errors.FailedPreconditionError, tf.errors.UnimplementedError, tf.errors.InvalidArgumentError) as error:
-        raise UserError(f"{folder} cannot be listed as a folder: {error.message}") from None
-    for listed in names:
-        name = listed.rstrip("/")
-        if not name:  # The object that marks an empty "folder" of a bucket.
-            continue
-        # Cloud file systems list folders with a slash. Others do not and have to be asked, but not about what bears
-        # the extension of an image: that would be a request a file.
-        is_folder = listed.endswith("/") or (
-            _extension(name) not in IMAGE_EXTENSIONS and tf.io.gfile.isdir(f"{folder}/{name}")
+    if not len(content.names):
+        raise no_image_error(name, f"folder {root}")
+    if content.subfolders:
+        report(
+            f"Only images directly in {root}/{folder} are used; folders in it are passed over ({content.subfolders})."
         )
-        yield _Entry(name, is_folder, -1)
 
 
-def _extension(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+_ListFolders = Callable[[Sequence[str]], tuple[list[ListedFolder], bool]]
+"""From names of class folders to their contents, and whether those are, in part, of an earlier listing."""
 
 
-def _normalised(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+def _lister(root: str, report: Callable[[str], None]) -> tuple[Iterable[Entry], _ListFolders]:
+    """What lies in a root, and a function that lists class folders in it."""
+    if root.startswith("gs://"):
+        from trainer.data.listing_bucket import BucketLister
+
+        bucket = BucketLister(root, report)
+        return bucket.entries(), lambda folders: (bucket.list(folders), False)
+    if is_remote(root):
+        progress = ListingProgress(root, report)
+        return gfile_entries(root), lambda folders: (
+            [sort_out(progress.counted(gfile_entries(f"{root}/{folder}"))) for folder in folders],
+            False,
+        )
+    local = LocalLister(root, report)
+    return local_entries(root), lambda folders: (local.list(folders), local.from_cache)
 
 
-def _is_unicode(name: str) -> bool:
-    """False for the surrogates by which Python stands in for bytes of a file name that are no UTF-8."""
-    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+def _joined(folders: Iterable[str], listed: Iterable[ListedFolder]) -> Names:
+    """The names "folder/file" of all files, in order."""
+    parts: list[bytes] = []
+    count = 0
+    for folder, content in zip(folders, listed):
+        prefix = f"{folder}/".encode()
+        parts.append(prefix + content.names.joined.replace(b"\0", b"\0" + prefix))
+        count += len(content.names)
+    return Names(b"\0".join(parts), count)
 
 
-def _printable(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()
+def _normalised_names(names: Names) -> Names:
+    """NFC forms; the same object where they are what the names are."""
+    if names.joined.isascii():
+        return names
+    text = names.joined.decode()
+    # A NUL combines with nothing, so the names do not mix.
+    return names if unicodedata.is_normalized("NFC", text) else Names(normalised(text).encode(), len(names))
+
+
+def _check_unique(root: str, keys: Names) -> None:
+    """Raises UserError if two neighbours of the sorted keys are equal."""
+    before = b""
+    for block in keys.blocks():
+        for key in block.split(b"\0"):
+            if before == key:
+                raise UserError(
+                    f"{root} has two files {key.decode()} that differ in Unicode form alone: rename or remove one."
+                )
+            before = key
+
+
+def _all_known(values: NDArray, unknown: int) -> NDArray | None:
+    return None if (values == unknown).any() else values
+
+
+def _any_known(values: NDArray, unknown: int) -> NDArray | None:
+    return None if (values == unknown).all() else values

@@ -97,6 +97,7 @@ def training_order(examples: int, seed: int, share: Share, first_step: int, last
     with tf.device("CPU:0"):
         epoch_keys = tf.constant(_epoch_keys(seed, first_epoch, last_epoch))
 
+    @tf.autograph.experimental.do_not_convert
     def order(step: tf.Tensor) -> dict[str, tf.Tensor]:
         position = _positions(step, share)
         epoch = position // examples
@@ -124,6 +125,7 @@ def evaluation_order(examples: int, share: Share) -> tf.data.Dataset:
       every pipeline.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def order(step: tf.Tensor) -> dict[str, tf.Tensor]:
         position = _positions(step, share)
         return {"place": tf.where(position < examples, position, PADDING)}

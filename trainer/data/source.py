@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.folders import SkippedImage, choose_classes
+from trainer.data.names import Names
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -71,7 +72,8 @@ class Source(ABC):
     def fingerprint(self) -> str:
         """16 hexadecimal digits over class names, keys, labels, and pixels (arrays) or sizes (files).
 
-        Sizes are those of the listing: a bucket does not tell them, so there only the names count.
+        Sizes are those of the listing. Where it does not tell them, only the names count; where it is one of an earlier
+        run (`FileSource.from_cache`), a file that was written anew under its old name may have another one by now.
         """
         digest = hashlib.sha256()
         for part in (_joined(self.class_names), _joined(self.keys), self.labels.astype("<i4").tobytes()):
@@ -132,7 +134,13 @@ class ArraySource(Source):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EncodedSource(Source):
-    """Images as encoded bytes, one JPEG, PNG, BMP or GIF each, wherever they lie."""
+    """Images as encoded bytes, one JPEG, PNG, BMP or GIF each, wherever they lie.
+
+    Attributes:
+      root: the folder that they come from, local or with a scheme.
+    """
+
+    root: str
 
     @abstractmethod
     def encoded_reader(self, indices: NDArray[np.int64]) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -144,6 +152,10 @@ class EncodedSource(Source):
         Returns:
           A function from a place in `indices` (int64 scalar, 0 to m-1) to its encoded bytes (string scalar).
         """
+
+    @abstractmethod
+    def place_of(self, index: int) -> str:
+        """Where one image lies, for a person who has to mend it: a path, or a file and where in it."""
 
     @abstractmethod
     def without(self, bad: Sequence[SkippedImage]) -> EncodedSource:
@@ -162,4 +174,6 @@ class EncodedSource(Source):
 
 def _joined(names: Iterable[str]) -> bytes:
     """Names as bytes that no other list of names gives: no file name holds a NUL."""
+    if isinstance(names, Names):
+        return names.joined
     return "\0".join(names).encode()

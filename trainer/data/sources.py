@@ -14,7 +14,7 @@ import numpy as np
 from trainer.config import Config
 from trainer.data.file_source import FileSource, PathsUnder
 from trainer.data.folders import bad_images_error, list_class_folders
-from trainer.data.source import ArraySource, Source
+from trainer.data.source import ArraySource, EncodedSource, Source
 from trainer.storage import is_remote
 
 SYNTHETIC_SIZE = 32
@@ -44,15 +44,42 @@ def open_source(config: Config, report: Callable[[str], None] = _say_nothing) ->
         return _digits().only(config.classes)
     if spec.kind == "synthetic":
         return _synthetic(spec.synthetic_classes).only(config.classes)
-    return _folder(spec.argument, config, report)
+    if spec.kind == "tfrecord":
+        from trainer.data.record_files import open_records
+
+        return _usable(open_records(spec.argument, config, report), config, report)
+    if spec.kind == "tfds":
+        from trainer.data.tfds_source import open_tfds
+
+        return _usable(open_tfds(spec.argument, config, report), config, report)
+    return _usable(_folder(spec.argument, config, report), config, report)
+
+
+def _usable(source: EncodedSource, config: Config, report: Callable[[str], None]) -> EncodedSource:
+    """The source without images that cannot be used, if it has any; staged if `--stage_to` says so.
+
+    Raises:
+      UserError: it has some, known without decoding, and `--on_bad_image` does not skip them.
+    """
+    if config.on_bad_image == "fail" and source.skipped:
+        raise bad_images_error(f"{source.root}/{source.skipped[0].key}", source.skipped)
+    if config.stage_to:
+        from trainer.data.staging import staged
+
+        assert isinstance(source, FileSource)
+        source = staged(source, config.stage_to, report)
+    if config.on_bad_image == "fail":
+        return source
+    from trainer.data.bad_images import find_bad_images
+
+    bad = find_bad_images(source, report=report)
+    return source.without(bad) if bad else source
 
 
 def _folder(path: str, config: Config, report: Callable[[str], None]) -> FileSource:
     root = (path if is_remote(path) else os.path.abspath(os.path.expanduser(path))).rstrip("/")
     listing = list_class_folders(root, config.classes, report)
-    if listing.unusable and config.on_bad_image == "fail":
-        raise bad_images_error(root, listing.unusable)
-    source = FileSource(
+    return FileSource(
         name=f"folder {root}",
         class_names=listing.class_names,
         labels=listing.labels,
@@ -61,13 +88,10 @@ def _folder(path: str, config: Config, report: Callable[[str], None]) -> FileSou
         root=root,
         paths=PathsUnder(root, listing.files),
         sizes=listing.sizes,
+        listed_versions=listing.versions,
+        checksums=listing.checksums,
+        from_cache=listing.from_cache,
     )
-    if config.on_bad_image == "fail":
-        return source
-    from trainer.data.images import find_bad_images
-
-    bad = find_bad_images(source, report=report)
-    return source.without(bad) if bad else source
 
 
 def _digits() -> ArraySource:

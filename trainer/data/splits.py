@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.names import Names
 from trainer.errors import UserError
 
 # Any salt gives an equally random split. This one is the first of "split-0", "split-1", … whose 75,15,10 split of
@@ -72,14 +73,22 @@ def unit_hashes(keys: Sequence[str]) -> NDArray[np.float64]:
     """A number in [0, 1) for each key, evenly spread; float64 [n]. Unicode forms of one key get the same."""
     salted = hashlib.sha256(_SALT.encode())
 
-    def first_bytes(key: str) -> bytes:
+    def first_bytes(key: bytes) -> bytes:
         digest = salted.copy()
-        digest.update(unicodedata.normalize("NFC", key).encode())
+        digest.update(key)
         return digest.digest()[:8]
 
-    words = np.frombuffer(b"".join(map(first_bytes, keys)), ">u8")
+    hashed = b"".join(b"".join(map(first_bytes, block)) for block in _normalised_blocks(keys))
+    words = np.frombuffer(hashed, ">u8")
     # 53 bits are what a float64 holds: with more, the largest would round up to 1.
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _normalised_blocks(keys: Sequence[str]) -> Iterator[list[bytes]]:
+    """The keys' NFC forms in UTF-8, some ten thousand at a time."""
+    # A NUL combines with nothing, so the keys of a block do not mix.
+    for block in Names.of(keys).blocks():
+        yield (block if block.isascii() else unicodedata.normalize("NFC", block.decode()).encode()).split(b"\0")
 
 
 def limit_per_class(

@@ -89,17 +89,16 @@ class Classifier(keras.Model):
         """
         return tf.cast(self.head(features), self.logits_dtype)
 
-    def training_logits(self, pixels: tf.Tensor, rows: BatchRows) -> tf.Tensor:
-        """What a training step differentiates: as `call`, with the backbone in training mode and dropout.
+    def training_logits(self, features: tf.Tensor, rows: BatchRows) -> tf.Tensor:
+        """As `logits`, with dropout.
 
         Args:
-          pixels: float32 `[replica batch, S, S, 3]` in [0, 1].
+          features: float `[replica batch, feature_size]`, of the backbone in training mode.
           rows: where they stand in the global batch.
 
         Returns:
           Logits `[replica batch, classes]`.
         """
-        features = self.backbone(pixels, training=True)
         if self.dropout_rate:
             features = dropout(features, self.dropout_rate, self.seed, rows)
         return self.logits(features)

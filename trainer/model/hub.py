@@ -41,6 +41,7 @@ class HubModule:
     """A loaded module.
 
     Attributes:
+      path: the folder that it was loaded from.
       module: what `tf.saved_model.load` gave; keeps tables and assets alive.
       apply: `(pixels, training)` to features: float32 `[batch, S, S, 3]` in [0, 1] and a Python bool, to float32
         `[batch, feature_size]`. `training=True` has an effect only where `takes_training`.
@@ -54,6 +55,7 @@ class HubModule:
       takes_training: whether `training=True` switches the module to batch statistics, dropout and the like.
     """
 
+    path: str
     module: Any
     apply: Callable[[tf.Tensor, bool], tf.Tensor]
     variables: list[tf.Variable]
@@ -101,6 +103,7 @@ def load_module(path: str, handle: str, image_size: int) -> HubModule:
     else:
         variables, trainable = endpoint.own_variables, []
     return HubModule(
+        path=path,
         module=loaded if endpoint.own_variables is None else None,
         apply=apply,
         variables=variables,

@@ -116,6 +116,31 @@ class Console:
             speed = f"  {images_per_second:,.0f} img/s" if images_per_second else ""
             self.note(f"step {step}/{steps_total}  {shown(metrics)}{speed}")
 
+    def work(self, title: str, done: int, total: int) -> None:
+        """Shows how far some work before or after training is.
+
+        Args:
+          title: what is being done.
+          done: images.
+          total: of them.
+        """
+        if self._quiet:
+            return
+        now = self._clock()
+        if _is_terminal(self._out):
+            from trainer.records.progress_bar import ProgressBar, Work
+
+            if self._bar is None:
+                self._bar = ProgressBar(self._out, self._err)
+            self._bar.show(Work(title, done, total))
+        elif now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self.entry(title, f"{done} of {total}")
+
+    def work_done(self) -> None:
+        """Takes the bar of `work` away."""
+        self.close()
+
     def epoch_done(
         self, *, epoch: int, epochs: int, train: Mapping[str, float], validation: Mapping[str, float]
     ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
 
-Phase = Literal["startup", "compile", "train", "evaluate", "checkpoint", "export"]
+Phase = Literal["startup", "features", "compile", "train", "evaluate", "checkpoint", "export"]
 """What a second can be spent on."""
 
 PHASES: tuple[Phase, ...] = get_args(Phase)

@@ -56,13 +56,20 @@ class Moment:
 
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         """Draws one line that fits the window of the moment."""
-        room = options.max_width - 3  # Two gaps, and some terminals wrap on writing the last column.
-        texts = self.texts()
-        title, numbers = next((pair for pair in texts if len("".join(pair)) + _SHORTEST_BAR <= room), texts[-1])
-        line = Table.grid(padding=(0, 1, 0, 0))
-        width = max(1, room - len(title) - len(numbers))
-        line.add_row(Text(title), Bar(self.steps_total, self.step, width=width), Text(numbers, no_wrap=True))
-        yield line
+        yield _line(self.texts(), self.step, self.steps_total, options)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the bar shows of work outside of training; see `Console.work`."""
+
+    title: str
+    done: int
+    total: int
+
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+        """Draws one line that fits the window of the moment."""
+        yield _line([(self.title, f"{self.done}/{self.total}"), ("", f"{self.done}")], self.done, self.total, options)
 
 
 class ProgressBar:
@@ -83,7 +90,7 @@ class ProgressBar:
             redirect_stderr=err.isatty(),
         )
 
-    def show(self, moment: Moment) -> None:
+    def show(self, moment: Moment | Work) -> None:
         """Shows a new state, from the next refresh on."""
         self._live.update(moment)
         if not self._live.is_started:
@@ -96,6 +103,16 @@ class ProgressBar:
     def stop(self) -> None:
         """Takes the bar away and gives the terminal back."""
         self._live.stop()
+
+
+def _line(texts: list[tuple[str, str]], done: int, total: int, options: ConsoleOptions) -> Table:
+    """A bar between the first pair of texts that leaves room for it."""
+    room = options.max_width - 3  # Two gaps, and some terminals wrap on writing the last column.
+    title, numbers = next((pair for pair in texts if len("".join(pair)) + _SHORTEST_BAR <= room), texts[-1])
+    line = Table.grid(padding=(0, 1, 0, 0))
+    width = max(1, room - len(title) - len(numbers))
+    line.add_row(Text(title), Bar(total, done, width=width), Text(numbers, no_wrap=True))
+    return line
 
 
 def _joined(*parts: str) -> str:

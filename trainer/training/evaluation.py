@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainer.cluster import Cluster
-from trainer.data.pipeline import Share, evaluation_batches
+from trainer.data.order import Share
+from trainer.data.pipeline import evaluation_batches
 from trainer.data.source import Source
 from trainer.model.classifier import Classifier
 from trainer.training.step import EvaluationStep
+
+if TYPE_CHECKING:
+    from trainer.features.once import RunFeatures
 
 
 @dataclass(frozen=True)
@@ -50,18 +55,44 @@ class Evaluation:
 
 
 def evaluation_input(
-    cluster: Cluster, model: Classifier, source: Source, indices: NDArray[np.int64], global_batch: int
-) -> tf.distribute.DistributedDataset:
-    """A batch for each replica, until every example came once; see `evaluation_batches`."""
-    return cluster.strategy.distribute_datasets_from_function(
-        lambda context: evaluation_batches(source, indices, model.image_input, Share.of(context, global_batch))
-    )
+    cluster: Cluster,
+    model: Classifier,
+    source: Source,
+    indices: NDArray[np.int64],
+    global_batch: int,
+    features: RunFeatures | None = None,
+) -> tf.distribute.DistributedDataset | tf.data.Dataset:
+    """A batch for each replica, until every example came once; see `evaluation_batches`.
+
+    Args:
+      cluster: where `model` was built.
+      model: its preprocessing is applied.
+      source: where the examples come from.
+      indices: int64 `[n]`, into the source.
+      global_batch: examples a step over all replicas.
+      features: computed before; None reads the images.
+    """
+
+    def of_one_pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        share = Share.of(context, global_batch)
+        if features:
+            return features.evaluation_batches(source, indices, share)
+        return evaluation_batches(source, indices, model.image_input, share)
+
+    return cluster.distribute(of_one_pipeline)
 
 
 class Evaluator:
     """Evaluates one model on any split, as often as wanted, with one compilation."""
 
-    def __init__(self, cluster: Cluster, model: Classifier, source: Source, global_batch: int) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        model: Classifier,
+        source: Source,
+        global_batch: int,
+        features: RunFeatures | None = None,
+    ) -> None:
         """Binds the evaluation to a model.
 
         Args:
@@ -69,7 +100,9 @@ class Evaluator:
           model: the model to judge; its weights are read at each call.
           source: where the examples come from.
           global_batch: examples a step over all replicas; the replicas divide it.
+          features: of the examples that will be asked about, computed before; None has the model look at the images.
         """
+        self._features = features
         self._cluster = cluster
         self._model = model
         self._source = source
@@ -85,7 +118,9 @@ class Evaluator:
         Raises:
           RuntimeError: an example was left out or came twice, which would be a bug of the input pipeline.
         """
-        dataset = evaluation_input(self._cluster, self._model, self._source, indices, self._global_batch)
+        dataset = evaluation_input(
+            self._cluster, self._model, self._source, indices, self._global_batch, self._features
+        )
         iterator = iter(dataset)
         batches = [self._evaluate_batch(iterator) for _ in range(-(-len(indices) // self._global_batch))]
         rows = self._of_all_workers(
@@ -116,7 +151,7 @@ class Evaluator:
 def _compiled_batch(strategy: tf.distribute.Strategy, step: EvaluationStep) -> tf.types.experimental.GenericFunction:
     """A function from an iterator to the next batch's rows, of all replicas of this process."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def evaluate_batch(iterator: tf.distribute.DistributedIterator) -> dict[str, tf.Tensor]:
         per_replica = strategy.run(step, args=(next(iterator),))
         return {name: tf.concat(strategy.experimental_local_results(value), 0) for name, value in per_replica.items()}

@@ -196,6 +196,9 @@ def compiled_loop(strategy: tf.distribute.Strategy, step: Step) -> tf.types.expe
     serves every loop length.
     """
 
+    # A step has no control flow of Python's on tensors: to convert all of its code would take a second at the start.
+    step = tf.autograph.experimental.do_not_convert(step)
+
     @tf.function
     def run_steps(iterator: tf.distribute.DistributedIterator, count: tf.Tensor) -> tf.Tensor:
         sums = tf.TensorArray(tf.float64, size=count, element_shape=[len(METRICS)])

@@ -125,7 +125,8 @@ class TrainStep:
         """Trains on a replica's batch.
 
         Args:
-          batch: "image" uint8 `[b, S, S, 3]`, "label" int32 `[b]` and "row" int32 `[b]`, b = global batch / replicas.
+          batch: "image" uint8 `[b, S, S, 3]` or "features" float32 `[b, feature_size]`, "label" int32 `[b]` and "row"
+            int32 `[b]`, b = global batch / replicas.
 
         Returns:
           Scalars, float32 (float64 with that precision), whose sums over replicas are the global batch's "loss" (with
@@ -171,15 +172,15 @@ class TrainStep:
 
     def _forward(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         rows = BatchRows(step=self.optimizer.step, first_row=batch["row"][0], global_batch=self.global_batch)
-        pixels, labels = unit_range(batch["image"]), batch["label"]
+        labels = batch["label"]
         if self.mixer:
-            pixels, partner_labels, own_share = self.mixer(pixels, labels, rows)
-            logits = self.model.training_logits(pixels, rows)
+            pixels, partner_labels, own_share = self.mixer(unit_range(batch["image"]), labels, rows)
+            logits = self.model.training_logits(self.model.backbone(pixels, training=True), rows)
             examples = self.loss(logits, labels, partner_labels, own_share)
             # The label that most of the image belongs to.
             labels = tf.where(own_share >= 0.5, labels, partner_labels)
         else:
-            logits = self.model.training_logits(pixels, rows)
+            logits = self.model.training_logits(_features(self.model, batch, training=True), rows)
             examples = self.loss(logits, labels)
         regularization = self.model.backbone.regularization_loss() / (self.replicas * self.pieces)
         loss = tf.reduce_sum(examples) / self.global_batch + tf.cast(regularization, examples.dtype)
@@ -206,6 +207,13 @@ def _assign(variable: tf.Variable, value: tf.Tensor) -> Any:
     return variable.assign(value)
 
 
+def _features(model: Classifier, batch: Batch, *, training: bool) -> tf.Tensor:
+    """The batch's features, float `[b, feature_size]`: computed before, or by the backbone now."""
+    if "features" in batch:
+        return batch["features"]
+    return model.backbone(unit_range(batch["image"]), training=training)
+
+
 class EvaluationStep:
     """Forward pass of one replica's batch, example by example. Call it through `strategy.run`."""
 
@@ -217,14 +225,15 @@ class EvaluationStep:
         """Judges a replica's batch, padding included: who adds up leaves out the rows whose index is -1.
 
         Args:
-          batch: "image" uint8 `[b, S, S, 3]`, "label" int32 `[b]`, "index" int32 `[b]` (-1: padding).
+          batch: "image" uint8 `[b, S, S, 3]` or "features" float32 `[b, feature_size]`, "label" int32 `[b]`, "index"
+            int32 `[b]` (-1: padding).
 
         Returns:
           "index" int32 `[b]`, "loss" float32 `[b]` (cross-entropy without smoothing or regularization),
           "prediction" int32 `[b]` (most probable class), "confidence" float32 `[b]` (its probability). The floats are
           float64 with that precision.
         """
-        logits = self.model(unit_range(batch["image"]))
+        logits = self.model.logits(_features(self.model, batch, training=False))
         return {
             "index": batch["index"],
             "loss": cross_entropy(logits, batch["label"]),

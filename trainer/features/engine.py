@@ -1,0 +1,100 @@
+"""Picks the extractor for the devices of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.cluster import Cluster
+from trainer.features.extractors import (
+    ACCELERATOR_BATCH,
+    CPU_BATCH,
+    LEAST_COSINE,
+    ConstantsExtractor,
+    Extractor,
+    Pixels,
+    StrategyExtractor,
+    cosines,
+    processors,
+)
+from trainer.features.tflite import NotConvertibleError, TfliteExtractor, converted
+from trainer.model.backbone import HubBackbone
+from trainer.model.hub import HubModule
+from trainer.storage import RunDirectory
+
+
+class Engine:
+    """Makes the fastest extractor that gives the features of the module, when the first images are there.
+
+    Attributes:
+      batch: how many images an extractor will take at once.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        backbone: HubBackbone,
+        load: Callable[[], HubModule],
+        folder: RunDirectory,
+        report: Callable[[str], None],
+    ) -> None:
+        """Notes what is to be had.
+
+        Args:
+          cluster: the run's devices.
+          backbone: the run's own, built in the scope of its strategy.
+          load: loads the module once more, in the scope that it is called in.
+          folder: where the converted module is kept.
+          report: is told why the fastest engine cannot be used.
+        """
+        self._cluster = cluster
+        self._backbone = backbone
+        self._load = load
+        self._folder = folder
+        self._report = report
+        self._extractor: Extractor | None = None
+        replicas = cluster.replicas if cluster.device_type == "TPU" else 1
+        self.batch = CPU_BATCH if cluster.device_type == "CPU" else ACCELERATOR_BATCH * replicas
+
+    @property
+    def name(self) -> str:
+        """What computes, for a person; known once there is an extractor."""
+        return self._extractor.name if self._extractor else "nothing yet"
+
+    def extractor(self, probe: Pixels) -> Extractor:
+        """The same at every call.
+
+        Args:
+          probe: uint8 `[batch, S, S, 3]`, images that engines are compared on.
+
+        Raises:
+          UserError: the module cannot be loaded again, or the folder not be written.
+        """
+        if self._extractor is None:
+            self._extractor = self._choose(probe)
+        return self._extractor
+
+    def _choose(self, probe: Pixels) -> Extractor:
+        if self._cluster.device_type == "TPU":
+            return StrategyExtractor(self._backbone, self._cluster)
+        with tf.device("/cpu:0"):
+            module = self._load()
+        if self._cluster.device_type == "GPU":
+            gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
+            return ConstantsExtractor(module, gpus, self.batch)
+        constants = ConstantsExtractor(module, ["/cpu:0"], self.batch)
+        try:
+            tflite = TfliteExtractor(converted(module, self._folder), processors())
+        except NotConvertibleError as reason:
+            self._report(f"TensorFlow computes the features, because TFLite does not take this module ({reason}).")
+            return constants
+        least = float(np.min(cosines(tflite(probe), constants(probe))))
+        if not least > LEAST_COSINE:
+            self._report(
+                f"TensorFlow computes the features, because TFLite's differ too much (cosine similarity {least:.6f}; "
+                f"{LEAST_COSINE} is the least)."
+            )
+            return constants
+        return tflite

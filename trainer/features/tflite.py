@@ -1,0 +1,102 @@
+"""The TFLite engine: a module converted once, kept beside its features, run by XNNPACK on CPUs.
+
+TensorFlow 2.21 says that its interpreter will move to the package `ai_edge_litert`; it is here until then, and where it
+is not, or does not take the module, TensorFlow computes the features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from typing import Any
+
+import tensorflow as tf
+
+from trainer.features.extractors import CPU_BATCH, Features, Pixels, traced
+from trainer.model.endpoint import first_line
+from trainer.model.hub import HubModule
+from trainer.startup import standard_error_held_back
+from trainer.storage import RunDirectory
+
+_FILE = "module.tflite"
+_CHECKSUM_BYTES = 32
+
+_MOST_THREADS = 4
+"""Threads of one interpreter. Small images keep no more busy; more cores get more interpreters."""
+
+
+class NotConvertibleError(Exception):
+    """TFLite does not take the module; says why in some words."""
+
+
+class TfliteExtractor:
+    """A converted module; see `extractors.Extractor`."""
+
+    name = "TFLite"
+    batch = CPU_BATCH
+
+    def __init__(self, model: bytes, cores: int) -> None:
+        """Starts the interpreters.
+
+        Args:
+          model: from `converted`.
+          cores: how many to keep busy.
+
+        Raises:
+          NotConvertibleError: this machine's TFLite cannot run the model.
+        """
+        threads = min(cores, _MOST_THREADS)
+        self.calls_at_once = max(1, cores // threads)
+        try:
+            with standard_error_held_back(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # That the interpreter will move to another package.
+                self._idle = [_interpreter(model, threads) for _ in range(self.calls_at_once)]
+        except (RuntimeError, ValueError) as error:
+            raise NotConvertibleError(first_line(error)) from error
+
+    def __call__(self, pixels: Pixels) -> Features:
+        """See `Extractor`."""
+        interpreter = self._idle.pop()
+        try:
+            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels)
+            interpreter.invoke()
+            features: Features = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        finally:
+            self._idle.append(interpreter)
+        return features
+
+
+def converted(module: HubModule, folder: RunDirectory) -> bytes:
+    """The module in TFLite's format, for batches of `CPU_BATCH` images: from `folder`, or converted and kept there.
+
+    Raises:
+      NotConvertibleError: the module has operations that TFLite lacks.
+      UserError: the folder may not be read or written.
+    """
+    if folder.exists(_FILE):
+        content = folder.read_bytes(_FILE)
+        checksum, model = content[:_CHECKSUM_BYTES], content[_CHECKSUM_BYTES:]
+        if hashlib.sha256(model).digest() == checksum:
+            return model
+    model = _convert(module)
+    folder.write_bytes(_FILE, hashlib.sha256(model).digest() + model)
+    return model
+
+
+def _convert(module: HubModule) -> bytes:
+    if module.kind == "tf1":  # Its graph reads variables by means that the converter does not know (TensorFlow 2.21).
+        raise NotConvertibleError("the old TF1 format")
+    with standard_error_held_back():
+        try:
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([traced(module, CPU_BATCH)], module.module)
+            return bytes(converter.convert())
+        # Whatever it stumbles over; which class of error depends on where. Caught here, so that its many lines vanish.
+        except Exception as error:
+            reason = first_line(error)
+    raise NotConvertibleError(reason)
+
+
+def _interpreter(model: bytes, threads: int) -> Any:
+    interpreter = tf.lite.Interpreter(model_content=model, num_threads=threads)
+    interpreter.allocate_tensors()
+    return interpreter
