@@ -20,6 +20,12 @@ tf.config.set_logical_device_configuration(
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps what runs cache out of the home of whoever runs the tests."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache_home"))
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder with real modules and photos; a test that needs it is skipped where it is absent."""

@@ -247,3 +247,22 @@ def test_a_truncated_photo_is_named_or_skipped(tmp_path: Path, no_export: None) 
     assert run.execute(skipping, quiet=True) == EXIT_DONE
     skipped = status_of(tmp_path / "s")["skipped_images"]
     assert [image["key"] for image in skipped] == [f"wild dög/{victim.name}"]
+
+
+def test_the_export_can_be_left_out_and_added_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = tmp_path / "r"
+    config = Config(**TINY, run_dir=str(run_dir))
+    without = Config(**TINY, run_dir=str(run_dir), export=False)
+    assert run.execute(without) == EXIT_DONE
+    assert "export   left out, as --noexport says" in capsys.readouterr().out
+    status = status_of(run_dir)
+    assert status["state"] == "done" and status["export"] is None and status["test"]["examples"] > 0
+    assert status["seconds"]["export"] == 0 and not (run_dir / "export").exists()
+    assert run.execute(without) == EXIT_DONE
+    assert capsys.readouterr().out.startswith(f"{run_dir} is done")
+    checkpoints = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    assert run.execute(config, quiet=True) == EXIT_DONE
+    assert status_of(run_dir)["export"] == str(run_dir / "export")
+    assert (run_dir / "export" / "saved_model.pb").is_file()
+    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == checkpoints
+    assert status_of(run_dir)["test"] == status["test"]

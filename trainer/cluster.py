@@ -74,6 +74,14 @@ class Cluster:
         """Which of the workers this process is, from 0."""
         return self.topology.index if self.topology and self.topology.trains else 0
 
+    @property
+    def has_plain_variables(self) -> bool:
+        """Whether the model's variables are on this process's CPU and are what they would be without a strategy.
+
+        Such a model can be converted and saved as it is; another must be loaded once more for that.
+        """
+        return self.device_type == "CPU" and isinstance(self.strategy, tf.distribute.OneDeviceStrategy)
+
     def distribute(
         self, of_one_pipeline: Callable[[tf.distribute.InputContext], tf.data.Dataset]
     ) -> tf.distribute.DistributedDataset | tf.data.Dataset:

@@ -399,6 +399,13 @@ class Fields(BaseModel):
         "PATH: start from the last checkpoint of that run directory, position and optimizer included.",
         changes_result=False,
     )
+    export: bool = _field(
+        True,
+        "Run directory",
+        "At the end publish the best checkpoint as a SavedModel under export/. --noexport leaves that out; the same "
+        "command without it, later, adds the export to the finished run.",
+        changes_result=False,
+    )
 
 
 def field_topic(field: FieldInfo) -> Topic:

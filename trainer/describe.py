@@ -70,7 +70,7 @@ def say_result(prepared: Prepared, status: Status, console: Console) -> None:
         test = status.test
         chosen = f", checkpoint of epoch {status.best.epoch}" if status.best else ""
         console.entry("test", f"accuracy {test.accuracy:.4f}, loss {test.loss:.4f} on {test.examples} images{chosen}")
-    console.entry("export", f"{status.export}")
+    console.entry("export", status.export or "left out, as --noexport says")
     if prepared.config.data == "digits" and not prepared.config.uses_hub_module:
         console.note(SAMPLE_NOTE)
 

@@ -113,11 +113,13 @@ def build_classifier(prepared: Prepared) -> Classifier:
     return Classifier(backbone, len(prepared.source.class_names), prepared.config)
 
 
-def build_published(prepared: Prepared) -> tuple[Classifier, WeightAverages]:
+def publishable(prepared: Prepared, built: Built) -> tuple[Classifier, WeightAverages]:
     """The model to publish, on CPU and outside of any strategy, and the averages of its weights, if there are any.
 
-    Both are to be restored from a checkpoint.
+    Both are to be restored from a checkpoint. Where the trained model is such a one it is given back.
     """
+    if prepared.cluster.has_plain_variables:
+        return built.model, built.optimizer.averages
     with tf.device("/cpu:0"):
         model = build_classifier(prepared)
         groups = parameter_groups(prepared.config, model.trainable_variables)

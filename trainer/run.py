@@ -38,10 +38,10 @@ from trainer.preparation import (
     Built,
     Prepared,
     build,
-    build_published,
     build_step,
     features_once,
     prepare,
+    publishable,
     training_input,
 )
 from trainer.records.console import Console
@@ -131,8 +131,8 @@ def execute(config: Config, *, dry_run: bool = False, quiet: bool = False, stopw
         _check_apart(run, prepared.source)
         data_fingerprint = prepared.source.fingerprint()
         start = choose_start(config, run, data_fingerprint)
-        if start.finished and run.exists(EXPORT_FOLDER):
-            console.note(f"{run.path} is done: its status.json and export/ stand. Another --run_dir starts anew.")
+        if start.finished and (run.exists(EXPORT_FOLDER) or not config.export):
+            console.note(f"{run.path} is done: what it left there stands. Another --run_dir starts anew.")
             return EXIT_DONE
         check_agreement(cluster, data_fingerprint, start.position.step if start.position else 0)
         built = build(prepared)
@@ -208,15 +208,22 @@ def _tell_the_story(session: Session) -> None:
                 test = evaluator(splits.test)
                 session.status.update(test=TestResult(test.accuracy, test.loss, test.examples))
     if session.is_chief:
-        with session.stopwatch.measure("export"):
-            published, averages = build_published(prepared)
-            store.restore(best_step, published, averages=averages)
-            averages.put_in_place()
-            path = export_model(published, source.class_names, _probe_images(prepared), session.run)
-        session.status.update(state="done", export=path, seconds=session.stopwatch.seconds())
+        if prepared.config.export:
+            with session.stopwatch.measure("export"):
+                session.status.update(export=_export(session, store, best_step))
+        session.status.update(state="done", seconds=session.stopwatch.seconds())
         session.status.write(session.run)
         say_result(prepared, session.status, session.console)
     cluster.barrier()  # A worker that left earlier would look like one that was lost.
+
+
+def _export(session: Session, store: CheckpointStore, step: int) -> str:
+    """Publishes a checkpoint; gives the path."""
+    prepared = session.prepared
+    model, averages = publishable(prepared, session.built)
+    store.restore(step, model, averages=averages)
+    averages.put_in_place()
+    return export_model(model, prepared.source.class_names, _probe_images(prepared), session.run)
 
 
 def _train(session: Session, evaluator: Evaluator, features: RunFeatures | None) -> int:

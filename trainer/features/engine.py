@@ -18,6 +18,7 @@ from trainer.features.extractors import (
     StrategyExtractor,
     cosines,
     processors,
+    traced,
 )
 from trainer.features.tflite import NotConvertibleError, TfliteExtractor, converted
 from trainer.model.backbone import HubBackbone
@@ -79,22 +80,35 @@ class Engine:
     def _choose(self, probe: Pixels) -> Extractor:
         if self._cluster.device_type == "TPU":
             return StrategyExtractor(self._backbone, self._cluster)
-        with tf.device("/cpu:0"):
-            module = self._load()
+        module = self._plain_module()
         if self._cluster.device_type == "GPU":
             gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
             return ConstantsExtractor(module, gpus, self.batch)
-        constants = ConstantsExtractor(module, ["/cpu:0"], self.batch)
         try:
-            tflite = TfliteExtractor(converted(module, self._folder), processors())
+            return self._agreeing_tflite(module, probe)
         except NotConvertibleError as reason:
             self._report(f"TensorFlow computes the features, because TFLite does not take this module ({reason}).")
-            return constants
-        least = float(np.min(cosines(tflite(probe), constants(probe))))
+        except _DisagreementError as difference:
+            self._report(f"TensorFlow computes the features, because TFLite's differ too much ({difference}).")
+        return ConstantsExtractor(module, ["/cpu:0"], self.batch)
+
+    def _plain_module(self) -> HubModule:
+        """The module on CPU, with variables that a converter understands."""
+        if self._cluster.has_plain_variables:
+            return self._backbone.hub_module
+        with tf.device("/cpu:0"):
+            return self._load()
+
+    def _agreeing_tflite(self, module: HubModule, probe: Pixels) -> TfliteExtractor:
+        function = traced(module, CPU_BATCH)
+        tflite = TfliteExtractor(converted(module, function, self._folder), processors())
+        with tf.device("/cpu:0"):
+            expected = function(tf.constant(probe)).numpy()
+        least = float(np.min(cosines(tflite(probe), expected)))
         if not least > LEAST_COSINE:
-            self._report(
-                f"TensorFlow computes the features, because TFLite's differ too much (cosine similarity {least:.6f}; "
-                f"{LEAST_COSINE} is the least)."
-            )
-            return constants
+            raise _DisagreementError(f"cosine similarity {least:.6f}; {LEAST_COSINE} is the least")
         return tflite
+
+
+class _DisagreementError(Exception):
+    """Two engines give different features; says how different."""

@@ -148,11 +148,12 @@ def extract_all(extractor: Extractor, batches: Iterable[Pixels], take: Callable[
 
 
 def cosines(one: Features, other: Features) -> NDArray[np.float64]:
-    """The cosine of the angle between each two vectors, float64 `[n]`; 1 where both are zero."""
+    """The cosine of the angle between each two vectors, float64 `[n]`; 1 where both are zero, NaN without numbers."""
     a, b = one.astype(np.float64), other.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     both_zero = ~a.any(axis=1) & ~b.any(axis=1)
-    return np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(lengths > 0, lengths, 1.0))
+    with np.errstate(invalid="ignore"):
+        return np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(lengths > 0, lengths, 1.0))
 
 
 def processors() -> int:

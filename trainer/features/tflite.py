@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer.features.extractors import CPU_BATCH, Features, Pixels, traced
+from trainer.features.extractors import CPU_BATCH, Features, Pixels
 from trainer.model.endpoint import first_line
 from trainer.model.hub import HubModule
 from trainer.startup import standard_error_held_back
@@ -66,8 +66,13 @@ class TfliteExtractor:
         return features
 
 
-def converted(module: HubModule, folder: RunDirectory) -> bytes:
+def converted(module: HubModule, function: tf.types.experimental.ConcreteFunction, folder: RunDirectory) -> bytes:
     """The module in TFLite's format, for batches of `CPU_BATCH` images: from `folder`, or converted and kept there.
+
+    Args:
+      module: with plain variables.
+      function: the module traced for such batches, see `extractors.traced`.
+      folder: where to keep it.
 
     Raises:
       NotConvertibleError: the module has operations that TFLite lacks.
@@ -78,17 +83,17 @@ def converted(module: HubModule, folder: RunDirectory) -> bytes:
         checksum, model = content[:_CHECKSUM_BYTES], content[_CHECKSUM_BYTES:]
         if hashlib.sha256(model).digest() == checksum:
             return model
-    model = _convert(module)
+    model = _convert(module, function)
     folder.write_bytes(_FILE, hashlib.sha256(model).digest() + model)
     return model
 
 
-def _convert(module: HubModule) -> bytes:
+def _convert(module: HubModule, function: tf.types.experimental.ConcreteFunction) -> bytes:
     if module.kind == "tf1":  # Its graph reads variables by means that the converter does not know (TensorFlow 2.21).
         raise NotConvertibleError("the old TF1 format")
     with standard_error_held_back():
         try:
-            converter = tf.lite.TFLiteConverter.from_concrete_functions([traced(module, CPU_BATCH)], module.module)
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module.module)
             return bytes(converter.convert())
         # Whatever it stumbles over; which class of error depends on where. Caught here, so that its many lines vanish.
         except Exception as error:
