@@ -8,14 +8,13 @@ What stands behind -- are flags of `python -m trainer.task`.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from launch import run_command
-from launch.worker_logs import printable
 from trainer.errors import EXIT_PREEMPTED, EXIT_USER, UserError
+from trainer.terminal import ensure_standard_streams, print_error
 
 COMMANDS = (run_command,)
 """Modules with NAME, SUMMARY, `add_options(parser)` and `execute(options, trainer_flags)`, which gives the exit code.
@@ -48,10 +47,10 @@ def main(arguments: Sequence[str]) -> int:
             )
         return int(options.execute(options, trainer_flags))
     except UserError as error:
-        print(f"error: {printable(str(error), sys.stderr.encoding)}", file=sys.stderr)
+        print_error(str(error))
         return EXIT_USER
     except KeyboardInterrupt:
-        print("error: interrupted before anything was started.", file=sys.stderr)
+        print_error("interrupted before anything was started.")
         return EXIT_PREEMPTED
 
 
@@ -79,9 +78,7 @@ def _parser() -> _Parser:
 
 def console_main() -> None:
     """Entry point of the installed program."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # It was closed before the program started.
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+    ensure_standard_streams()
     sys.exit(main(sys.argv[1:]))
 
 

@@ -13,6 +13,8 @@ import os
 from collections.abc import Mapping
 from typing import IO, TextIO
 
+from trainer.terminal import printable
+
 LONGEST_LINE = 2**16
 """Characters; what is longer is shown in pieces, so that a worker that never ends its line fills no memory."""
 
@@ -88,7 +90,8 @@ class Printer:
         prefix = f"[{name}]"
         if self._colored and color is not None:
             prefix = f"\x1b[{_COLORS[color % len(_COLORS)]}m{prefix}\x1b[0m"
-        text = "".join(f"{prefix} {printable(line, self._stream.encoding)}\n" for line in lines)
+        visible = [printable(line, self._stream.encoding, kept="\t") for line in lines]
+        text = "".join(f"{prefix} {line}\n" for line in visible)
         try:
             self._stream.write(text)
             self._stream.flush()
@@ -164,16 +167,6 @@ class WorkerOutput:
 
     def _is_news(self, line: str) -> bool:
         return not line.startswith(_SENTENCES) or self._said.setdefault(line, self._name) == self._name
-
-
-def printable(text: str, encoding: str | None) -> str:
-    """One line of text as a terminal of that encoding can show it: anything else as Python escapes, but for tabs."""
-    visible = "".join(
-        character if character.isprintable() or character == "\t" else character.encode("unicode_escape").decode()
-        for character in text
-    )
-    encoding = encoding or "utf-8"
-    return visible.encode(encoding, errors="backslashreplace").decode(encoding)
 
 
 def _last_state(line: str) -> str:

@@ -11,6 +11,7 @@ import image_folders
 import numpy as np
 import pytest
 import tensorflow as tf
+from kill_workers import variables_of
 
 from trainer import run
 from trainer.cluster import connect
@@ -42,17 +43,6 @@ def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
 def status_of(run_dir: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
     return loaded
-
-
-def weights_of(run_dir: Path) -> dict[str, np.ndarray]:
-    """All variables of the newest checkpoint, by name."""
-    step = CheckpointStore(RunDirectory(str(run_dir))).steps()[-1]
-    reader = tf.train.load_checkpoint(str(run_dir / "checkpoints" / f"step-{step:08d}" / "variables"))
-    return {
-        name: reader.get_tensor(name)
-        for name in reader.get_variable_to_shape_map()
-        if not name.startswith(("_CHECKPOINTABLE", "save_counter"))
-    }
 
 
 def interrupt_after_first_save(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -118,7 +108,7 @@ def test_resumed_run_ends_like_an_undisturbed_one_bit_for_bit(
     assert status_of(tmp_path / "cut")["state"] == "preempted"
     assert run.execute(cut, quiet=True) == EXIT_DONE
     run.execute(config.model_copy(update={"run_dir": str(tmp_path / "whole")}), quiet=True)
-    cut_weights, whole_weights = weights_of(tmp_path / "cut"), weights_of(tmp_path / "whole")
+    cut_weights, whole_weights = variables_of(tmp_path / "cut"), variables_of(tmp_path / "whole")
     assert cut_weights.keys() == whole_weights.keys()
     for name, value in whole_weights.items():
         np.testing.assert_array_equal(cut_weights[name], value, err_msg=name)
@@ -166,8 +156,8 @@ def test_another_run_can_be_continued_for_more_epochs(tmp_path: Path, no_export:
     longer = more.model_copy(update={"epochs": 3, "run_dir": str(tmp_path / "longer")})
     assert run.execute(longer, quiet=True) == EXIT_DONE
     run.execute(first.model_copy(update={"epochs": 3, "run_dir": str(tmp_path / "whole")}), quiet=True)
-    for name, value in weights_of(tmp_path / "whole").items():
-        np.testing.assert_array_equal(weights_of(tmp_path / "longer")[name], value, err_msg=name)
+    for name, value in variables_of(tmp_path / "whole").items():
+        np.testing.assert_array_equal(variables_of(tmp_path / "longer")[name], value, err_msg=name)
     with pytest.raises(UserError, match="has no checkpoint"):
         run.execute(longer.model_copy(update={"run_dir": str(tmp_path / "x"), "resume": str(tmp_path)}), quiet=True)
 

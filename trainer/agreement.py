@@ -59,6 +59,8 @@ def come_together(config: Config, environment: Mapping[str, str], console: Conso
 def check_agreement(cluster: Cluster, data_fingerprint: str, step: int) -> None:
     """Makes sure that all workers have the same images and start at the same step. All must call it.
 
+    One process alone agrees with itself.
+
     Args:
       cluster: of the workers.
       data_fingerprint: 16 hexadecimal digits, of the images that this worker sees.
@@ -67,24 +69,27 @@ def check_agreement(cluster: Cluster, data_fingerprint: str, step: int) -> None:
     Raises:
       UserError: they do not; every worker raises it.
     """
+    topology = cluster.topology
+    if topology is None:
+        return
     halves = [int(data_fingerprint[:8], 16), int(data_fingerprint[8:], 16)]
     rows = cluster.gather(np.array([*halves, step]))
-    topology = cluster.topology
     for index, row in enumerate(rows):
-        assert topology is not None or index == 0
         if not np.array_equal(row[:2], rows[0, :2]):
             raise UserError(
-                f"{_name(topology, index)} sees other images than the chief: make --data the same on all workers."
+                f"{topology.name_of(index)} sees other images than the chief: make --data the same on all workers."
             )
         if row[2] != rows[0, 2]:
             raise UserError(
-                f"{_name(topology, index)} would start at step {int(row[2])} and the chief at step {int(rows[0, 2])}: "
+                f"{topology.name_of(index)} would start at step {int(row[2])} and the chief at step {int(rows[0, 2])}: "
                 "give a --run_dir that all workers share, such as one on gs://."
             )
 
 
 def check_shared(cluster: Cluster, run: RunDirectory, name: str) -> None:
     """Makes sure that all workers see what the chief has written. All must call it, the chief after writing.
+
+    One process alone has nobody to show it to.
 
     Args:
       cluster: of the workers.
@@ -94,14 +99,13 @@ def check_shared(cluster: Cluster, run: RunDirectory, name: str) -> None:
     Raises:
       UserError: a worker does not see it; every worker raises it.
     """
+    topology = cluster.topology
+    if topology is None:
+        return
     cluster.barrier()
     seen = cluster.gather(np.array([run.exists(name)]))[:, 0]
     for index in np.flatnonzero(seen == 0):
         raise UserError(
-            f"{_name(cluster.topology, int(index))} does not see what the chief writes to --run_dir={run.path}: give a "
+            f"{topology.name_of(int(index))} does not see what the chief writes to --run_dir={run.path}: give a "
             "folder that all workers share, such as one on gs://."
         )
-
-
-def _name(topology: Topology | None, index: int) -> str:
-    return topology.name_of(index) if topology else "this process"

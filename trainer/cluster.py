@@ -20,6 +20,7 @@ from trainer.config import Config
 from trainer.config_errors import batch_size_problem
 from trainer.errors import UserError
 from trainer.topology import Topology, bypass_proxy, split_address
+from trainer.wording import counted
 from trainer.worker_strategy import WorkerStrategy
 
 _SIGNS_OF_A_LOST_WORKER = (
@@ -206,11 +207,11 @@ def _mirrored(virtual_devices: int) -> Cluster:
         return Cluster(
             tf.distribute.MirroredStrategy(names, cross_device_ops=reduction),
             "CPU",
-            f"mirrored: {_counted(virtual_devices, 'virtual CPU replica')}",
+            f"mirrored: {counted(virtual_devices, 'virtual CPU replica')}",
         )
     gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
     if gpus:
-        return Cluster(tf.distribute.MirroredStrategy(gpus), "GPU", f"mirrored: {_counted(len(gpus), 'GPU')}")
+        return Cluster(tf.distribute.MirroredStrategy(gpus), "GPU", f"mirrored: {counted(len(gpus), 'GPU')}")
     return Cluster(
         tf.distribute.MirroredStrategy(["/cpu:0"]),
         "CPU",
@@ -233,7 +234,7 @@ def _workers(config: Config, topology: Topology) -> Cluster:
     return Cluster(
         WorkerStrategy(topology, "GPU" if gpus else "CPU", local),
         "GPU" if gpus else "CPU",
-        f"multi_worker: {topology.name} of {_counted(len(topology.workers), 'worker')}, {_counted(local, kind)} each",
+        f"multi_worker: {topology.name} of {counted(len(topology.workers), 'worker')}, {counted(local, kind)} each",
         topology=topology,
     )
 
@@ -243,7 +244,7 @@ def _tpu(config: Config) -> Cluster:
     from trainer.tpu import connect_tpu
 
     strategy = connect_tpu(config.tpu)
-    return Cluster(strategy, "TPU", f"tpu: {_counted(strategy.num_replicas_in_sync, 'core')} of {config.tpu}")
+    return Cluster(strategy, "TPU", f"tpu: {counted(strategy.num_replicas_in_sync, 'core')} of {config.tpu}")
 
 
 def _split_cpu(count: int) -> None:
@@ -266,7 +267,3 @@ def _compiled_gather(strategy: tf.distribute.Strategy) -> tf.types.experimental.
         return strategy.gather(strategy.run(tf.identity, args=(values,)), axis=0)
 
     return gather
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -12,6 +12,7 @@ from trainer.preparation import Built, Prepared
 from trainer.records.console import Console
 from trainer.records.status import Status
 from trainer.training.loop import Progress
+from trainer.wording import counted
 
 SAMPLE_NOTE = """\
 This was the built-in sample. With your own images, in one
@@ -37,7 +38,7 @@ def describe(prepared: Prepared, built: Built, progress: Progress, console: Cons
     )
     if source.skipped:
         console.warning(
-            f"{_counted(len(source.skipped), 'file')} cannot be decoded and will not be used; status.json lists which."
+            f"{counted(len(source.skipped), 'file')} cannot be decoded and will not be used; status.json lists which."
         )
     trained, total = _parameters(built.optimizer.variables), _parameters(built.model.variables)
     size = built.model.backbone.image_size
@@ -47,8 +48,8 @@ def describe(prepared: Prepared, built: Built, progress: Progress, console: Cons
     pieces = f", in {config.accumulation_steps} pieces" if config.accumulation_steps > 1 else ""
     console.entry(
         "plan",
-        f"{_counted(config.epochs, 'epoch')}, {_counted(prepared.steps_total, 'step')} of "
-        f"{_counted(config.batch_size, 'image')}{shared}{pieces}",
+        f"{counted(config.epochs, 'epoch')}, {counted(prepared.steps_total, 'step')} of "
+        f"{counted(config.batch_size, 'image')}{shared}{pieces}",
     )
     scales = "".join(f", {_scaled(group)}" for group in built.optimizer.groups if group.rate_scale != 1)
     console.entry("rate", f"{config.optimizer}, {config.schedule} from {config.peak_learning_rate:g}{scales}")
@@ -76,12 +77,8 @@ def say_result(prepared: Prepared, status: Status, console: Console) -> None:
 
 
 def _scaled(group: Group) -> str:
-    return f"{_counted(len(group.variables), 'variable')} at {group.rate_scale:g} x"
+    return f"{counted(len(group.variables), 'variable')} at {group.rate_scale:g} x"
 
 
 def _parameters(variables: Sequence[keras.Variable]) -> int:
     return sum(math.prod(variable.shape) for variable in variables)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -10,18 +10,16 @@ Every field of `trainer.config.Config` is a flag (`trainer.config_flags`).
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from collections.abc import Sequence
 
 from absl import app, flags
 
 from trainer.config_flags import config_from_flags, define_flags, parse_arguments, read_local_text
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
-from trainer.records.console import printable
 from trainer.records.goodput import Stopwatch
 from trainer.startup import import_tensorflow_quietly, require_temporary_folder
+from trainer.terminal import ensure_standard_streams, print_error
 
 FLAGS = flags.FLAGS
 
@@ -39,10 +37,10 @@ def main(_: Sequence[str]) -> int:
 
         return run.execute(config, dry_run=FLAGS.dry_run, quiet=FLAGS.quiet, stopwatch=stopwatch)
     except UserError as error:
-        _print_error(str(error))
+        print_error(str(error))
         return EXIT_USER
     except KeyboardInterrupt:
-        _print_error("interrupted before the run began; nothing was written.")
+        print_error("interrupted before the run began; nothing was written.")
         return EXIT_PREEMPTED
 
 
@@ -51,17 +49,11 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         parse_arguments(FLAGS, argv[1:])
     except UserError as error:
-        _print_error(str(error))
+        print_error(str(error))
         raise SystemExit(EXIT_USER) from None
     except SystemExit:  # What --help and its like raise, with 1.
         raise SystemExit(EXIT_DONE) from None
     return list(argv[:1])
-
-
-def _print_error(sentence: str) -> None:
-    """Prints on one line, whatever control codes and line ends a name in it has."""
-    text = printable(sentence, sys.stderr.encoding).replace("\n", "\\n")
-    print(f"error: {text}", file=sys.stderr)
 
 
 def read_text(path: str) -> str:
@@ -80,9 +72,7 @@ def read_text(path: str) -> str:
 
 def console_main() -> None:
     """Entry point of the installed program."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # It was closed before the program started.
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+    ensure_standard_streams()
     # `--help | head` ends as other programs do; a run goes on without its reader (`trainer.records.console`).
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     app.run(main, flags_parser=parse_flags)

@@ -126,6 +126,27 @@ def test_two_replicas_equal_one_that_computes_in_two_pieces_to_the_last_bit(opti
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_fine_tuned_module_drifts_on_two_replicas_as_it_does_in_two_pieces(
+    hub_module: Callable[[str], Path], flower_photos: Path
+) -> None:
+    """At a rate at which float32 does tell 1 replica of 8 from 2 of 4: by rounding, and by nothing else."""
+    fields: dict[str, Any] = {
+        "data": f"folder:{flower_photos}",
+        "backbone": str(hub_module("mobilenet_v2_035_224_feature_vector")),
+        **HUB_MODULE["fine-tuned module"],
+        "optimizer": "momentum",
+        "learning_rate": 1e-3,
+        "lr_scale": (),
+    }
+    whole, _ = train(50, **fields)
+    pieces, _ = train(50, **fields, accumulation_steps=2)
+    replicas, _ = train(50, **fields, **TWO_REPLICAS)
+    assert np.max(np.abs(whole - replicas) / whole) > LOOSE  # Otherwise the next line would say little.
+    np.testing.assert_array_equal(pieces, replicas)
+
+
 def test_losses_are_those_of_the_seed_and_fall() -> None:
     first, _ = train()
     again, _ = train()

@@ -22,9 +22,9 @@ from trainer.config import Config
 from trainer.data.record_files import CONVERTED, INDEX_FILE
 from trainer.data.source import EncodedSource
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
-from trainer.records.console import printable
 from trainer.startup import import_tensorflow_quietly, require_temporary_folder
 from trainer.storage import RunDirectory, is_remote, reading_or_writing
+from trainer.terminal import print_error, printable
 
 _SHARD_BYTES = 128 * 2**20
 """About the size of a file, where --shards does not say how many there are to be."""
@@ -44,10 +44,10 @@ def main(arguments: Sequence[str]) -> int:
         import_tensorflow_quietly()
         convert(options.source, options.target, options.shards, options.workers, options.on_bad_image)
     except UserError as error:
-        _print_error(str(error))
+        print_error(str(error))
         return EXIT_USER
     except KeyboardInterrupt:
-        _print_error("interrupted; nothing was made.")
+        print_error("interrupted; nothing was made.")
         return EXIT_PREEMPTED
     return EXIT_DONE
 
@@ -157,12 +157,7 @@ def _shown(total: int) -> Iterator[Callable[[str, int], None]]:
 
 
 def _say(sentence: str) -> None:
-    print(printable(sentence, sys.stdout.encoding), flush=True)
-
-
-def _print_error(sentence: str) -> None:
-    text = printable(sentence, sys.stderr.encoding).replace("\n", "\\n")
-    print(f"error: {text}", file=sys.stderr)
+    print(printable(sentence, sys.stdout.encoding, kept="\n"), flush=True)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -34,11 +34,6 @@ class WeightAverages:
         """Whether there are any."""
         return bool(self.averages)
 
-    def restart(self) -> None:
-        """Lets the averages start anew from the variables' present values."""
-        for average, weight in zip(self.averages, self._weights):
-            average.assign(tf.convert_to_tensor(weight))
-
     def update(self, strategy: tf.distribute.Strategy, step: tf.Tensor) -> None:
         """Takes in the variables' values after a step. In cross-replica context.
 

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TextIO
 
+from trainer.terminal import printable
+
 if TYPE_CHECKING:
     from trainer.records.progress_bar import ProgressBar
 
@@ -69,7 +71,7 @@ class Console:
     def entry(self, title: str, text: str) -> None:
         """Prints a line of a table: a short title and a text, with one or more lines for it on a narrow terminal."""
         indent = " " * _TITLE_WIDTH
-        line = f"{title:<{_TITLE_WIDTH}}{printable(text, None)}".replace("\n", "\\n")
+        line = f"{title:<{_TITLE_WIDTH}}{printable(text, None)}"
         if len(line) > self._width():
             line = textwrap.fill(
                 line, self._width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
@@ -159,7 +161,7 @@ class Console:
             self._bar = None
 
     def _print(self, stream: TextIO, text: str) -> None:
-        text = printable(text, stream.encoding)
+        text = printable(text, stream.encoding, kept="\n")
         # A terminal's lines go through the bar, which makes room for them, whichever of the two streams they take.
         try:
             if self._bar is not None and _is_terminal(stream):
@@ -206,20 +208,6 @@ def _epoch_lines(title: str, train: str, validation: str) -> list[str]:
 
 def _first_fitting(width: int, texts: list[str]) -> str:
     return next((text for text in texts if len(text) <= width), texts[-1])
-
-
-def printable(text: str, encoding: str | None) -> str:
-    """A text as a terminal of that encoding can show it.
-
-    Control codes, such as a file name may hold to recolour or retitle the terminal, and characters that the encoding
-    lacks are shown as Python escapes; line ends stay.
-    """
-    visible = "".join(
-        character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
-        for character in text
-    )
-    encoding = encoding or "utf-8"
-    return visible.encode(encoding, errors="backslashreplace").decode(encoding)
 
 
 def _discard(stream: TextIO) -> None:
