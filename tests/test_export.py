@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from processes import assert_gone
 
-from trainer import export, run
+from trainer import export, export_reload, run
 from trainer.cluster import connect
 from trainer.config import Config
 from trainer.data.images import ImageInput, decode, unit_range
 from trainer.errors import EXIT_DONE
+from trainer.export_reload import FreshProcess, ParityError, Probe
 from trainer.preparation import build, prepare
 from trainer.records.console import Console
 from trainer.storage import RunDirectory
@@ -160,7 +162,7 @@ class TestGate:
 
         monkeypatch.setattr(export, "_save_classifier", save_something_else)
         config = Config(data="synthetic:2", epochs=1, batch_size=64, image_size=8, run_dir=str(tmp_path / "r"))
-        with pytest.raises(export.ParityError, match="probabilities of serving_default differ by"):
+        with pytest.raises(ParityError, match="probabilities of serving_default differ by"):
             run.execute(config, quiet=True)
         assert not (tmp_path / "r" / "export").exists()
         assert [path.name for path in (tmp_path / "r").iterdir() if "export" in path.name] == []
@@ -168,9 +170,28 @@ class TestGate:
         assert (status["state"], status["export"]) == ("failed", None)
 
     def test_a_process_that_cannot_load_it_is_quoted(self, tmp_path: Path) -> None:
-        probe = export.Probe([encodings()["PNG"]], np.zeros((1, 8, 8, 3), np.float32), EMPTY, EMPTY)
-        with pytest.raises(export.ParityError, match="could not be loaded in a fresh process: OSError"):
-            export.reload_and_ask(str(tmp_path), probe)
+        probe = Probe([encodings()["PNG"]], np.zeros((1, 8, 8, 3), np.float32), EMPTY, EMPTY)
+        with FreshProcess() as fresh:
+            fresh.ask("classifier", str(tmp_path), probe)
+            with pytest.raises(ParityError, match="could not be loaded in a fresh process: OSError"):
+                fresh.answers()
+
+    def test_a_process_that_was_killed_is_no_answer(self, tmp_path: Path) -> None:
+        probe = Probe([b""], np.zeros((1, 8, 8, 3), np.float32), EMPTY, EMPTY)
+        with FreshProcess() as fresh:
+            fresh._process.kill()
+            fresh._process.wait()
+            fresh.ask("classifier", str(tmp_path), probe)
+            with pytest.raises(ParityError, match="could not be loaded in a fresh process: no output"):
+                fresh.answers()
+
+    def test_a_process_that_does_not_answer_is_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(export_reload, "TIMEOUT_SECONDS", 0.1)
+        with FreshProcess() as fresh:
+            with pytest.raises(ParityError, match=r"gave no answer in a fresh process within 0\.1 s"):
+                fresh.answers()
+            pid = fresh._process.pid
+        assert_gone([pid])
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -184,7 +205,7 @@ class TestGate:
     )
     def test_any_difference_is_named(self, change: dict[str, Any], message: str) -> None:
         pixels, even = np.zeros((1, 8, 8, 3), np.float32), np.full((1, 2), 0.5, np.float32)
-        probe = export.Probe([b""], pixels, even, np.array([[1, 2]], np.float32))
+        probe = Probe([b""], pixels, even, np.array([[1, 2]], np.float32))
         answers: dict[str, Any] = {"feature_vector": probe.features}
         for signature in ("serving_default", "from_pixels"):
             answers[f"{signature}/probabilities"] = probe.probabilities
@@ -192,7 +213,7 @@ class TestGate:
             answers[f"{signature}/label"] = [b"cat"]
         export.compare(probe, ["cat", "dog"], answers)
         broken = answers | {name: np.array(value) for name, value in change.items()}
-        with pytest.raises(export.ParityError, match=message):
+        with pytest.raises(ParityError, match=message):
             export.compare(probe, ["cat", "dog"], broken)
 
 
@@ -203,14 +224,14 @@ def test_an_earlier_export_stands_until_the_new_one_has_passed(
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "old").write_text("old", encoding="utf-8")
 
-    def fail(path: str, probe: export.Probe) -> dict[str, Any]:
-        raise export.ParityError("no")
+    def fail(self: FreshProcess) -> dict[str, Any]:
+        raise ParityError("no")
 
-    monkeypatch.setattr(export, "reload_and_ask", fail)
+    monkeypatch.setattr(FreshProcess, "answers", fail)
     config = Config(data="synthetic:2", batch_size=8, image_size=8)
     prepared = prepare(config, connect(config), Console(quiet=True))
     model = build(prepared).model
-    with pytest.raises(export.ParityError):
+    with pytest.raises(ParityError):
         export.export_model(model, ["a", "b"], [encodings()["PNG"]], directory)
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     assert (tmp_path / "export" / "old").exists()

@@ -8,12 +8,8 @@ export/                 the classifier
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainer.data.images import unit_range
+from trainer.export_reload import FreshProcess, ParityError, Probe
 from trainer.model.backbone import Backbone
 from trainer.model.classifier import Classifier
 from trainer.storage import RunDirectory, reading_or_writing
@@ -33,29 +30,6 @@ FEATURE_VECTOR = "feature_vector"
 PARITY_TOLERANCE = 1e-6
 """Largest difference allowed between a probability of the model in memory and of the one that was reloaded, both
 computed on CPU."""
-
-CHECK_TIMEOUT_SECONDS = 600
-
-
-class ParityError(RuntimeError):
-    """The reloaded model answers differently from the one in memory: a bug, so nothing is published."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Images to ask about, and what the model in memory says of them.
-
-    Attributes:
-      encoded: n images as files hold them.
-      pixels: float32 `[n, S, S, 3]` in [0, 1], the same images decoded and resized.
-      probabilities: float32 `[n, classes]`.
-      features: float32 `[n, feature_size]`.
-    """
-
-    encoded: Sequence[bytes]
-    pixels: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
-    features: NDArray[np.float32]
 
 
 def export_model(model: Classifier, class_names: Sequence[str], images: Sequence[bytes], run: RunDirectory) -> str:
@@ -74,13 +48,16 @@ def export_model(model: Classifier, class_names: Sequence[str], images: Sequence
       ParityError: the reloaded model differs by more than `PARITY_TOLERANCE`; nothing was published.
       UserError: the place cannot be written.
     """
-    probe = _probe(model, images)
     staging = run.staging(FOLDER)
-    with reading_or_writing(run.path):
+    feature_vector = f"{staging}/{FEATURE_VECTOR}"
+    with FreshProcess() as fresh, reading_or_writing(run.path):
         try:
+            probe = _probe(model, images)
             _save_classifier(model, class_names, staging)
-            _save_feature_vector(model.backbone, f"{staging}/{FEATURE_VECTOR}")
-            compare(probe, class_names, reload_and_ask(staging, probe))
+            fresh.ask("classifier", staging, probe)
+            _save_feature_vector(model.backbone, feature_vector)
+            fresh.ask("feature_vector", feature_vector, probe)
+            compare(probe, class_names, fresh.answers())
             run.publish_tree(staging, FOLDER)
         except BaseException:
             tf.io.gfile.rmtree(staging)
@@ -114,34 +91,6 @@ def compare(expected: Probe, class_names: Sequence[str], actual: dict[str, NDArr
     difference = float(np.max(np.abs(actual["feature_vector"] - expected.features))) / scale
     if not difference <= PARITY_TOLERANCE:
         raise ParityError(f"feature vectors differ by {difference:.3g} of their largest value after reloading")
-
-
-def reload_and_ask(path: str, probe: Probe) -> dict[str, NDArray[Any]]:
-    """Loads the export in a fresh process, on CPU, with TensorFlow alone, and asks it about the probe.
-
-    Raises:
-      ParityError: the process failed; the message ends with what it printed last.
-    """
-    package = Path(__file__).resolve().parent
-    environment = dict(
-        os.environ,
-        CUDA_VISIBLE_DEVICES="",
-        TF_CPP_MIN_LOG_LEVEL="3",
-        PYTHONPATH=os.pathsep.join(filter(None, [str(package.parent), os.environ.get("PYTHONPATH", "")])),
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        questions, answers = Path(folder, "questions.npz"), Path(folder, "answers.npz")
-        images = {f"image_{place}": np.frombuffer(image, np.uint8) for place, image in enumerate(probe.encoded)}
-        np.savez(questions, pixels=probe.pixels, **images)  # type: ignore[arg-type]
-        command = [sys.executable, "-m", "trainer.export_check", path, str(questions), str(answers)]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=CHECK_TIMEOUT_SECONDS, check=False
-        )
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            raise ParityError(f"the export could not be loaded in a fresh process: {last}")
-        with np.load(answers) as arrays:
-            return {name: arrays[name] for name in arrays.files}
 
 
 def _probe(model: Classifier, images: Sequence[bytes]) -> Probe:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import image_folders
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny_features
 from numpy.typing import NDArray
 
@@ -34,13 +36,13 @@ def photos(tmp_path: Path) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The indices of the images that are read from now on."""
     read: list[int] = []
-    encoded = FileSource.encoded
+    encoded_reader = FileSource.encoded_reader
 
-    def counted(self: FileSource, index: int) -> bytes:
-        read.append(index)
-        return encoded(self, index)
+    def counted(self: FileSource, indices: NDArray[np.int64]) -> Callable[[tf.Tensor], tf.Tensor]:
+        read.extend(indices.tolist())
+        return encoded_reader(self, indices)
 
-    monkeypatch.setattr(FileSource, "encoded", counted)
+    monkeypatch.setattr(FileSource, "encoded_reader", counted)
     return read
 
 

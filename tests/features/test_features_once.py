@@ -111,7 +111,8 @@ def numbers(config: Config) -> list[float]:
 
 @pytest.mark.strategies
 def test_the_classifier_is_that_of_a_run_without_cache(config_of: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    cached, uncached = config_of("cached"), config_of("uncached", feature_cache="off")
+    learning = {"epochs": 6, "learning_rate": 0.3}
+    cached, uncached = config_of("cached", **learning), config_of("uncached", **learning, feature_cache="off")
     assert run.execute(cached) == EXIT_DONE
     assert f"of {IMAGES} images: {IMAGES} computed now by TFLite, kept in {cached.feature_cache}" in (
         capsys.readouterr().out
@@ -119,7 +120,7 @@ def test_the_classifier_is_that_of_a_run_without_cache(config_of: Any, capsys: p
     assert run.execute(uncached) == EXIT_DONE
     assert "features computed in every epoch: --feature_cache=off" in capsys.readouterr().out
     assert len(metrics_of(cached)) == len(metrics_of(uncached)) > 3
-    np.testing.assert_allclose(numbers(cached), numbers(uncached), atol=1e-5)
+    np.testing.assert_allclose(numbers(cached), numbers(uncached), atol=1e-4)
     for config in (cached, uncached):
         assert status_of(config)["test"]["accuracy"] > 0.9
     exports = [tf.saved_model.load(f"{config.run_dir}/export") for config in (cached, uncached)]

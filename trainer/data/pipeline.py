@@ -15,6 +15,7 @@ from trainer.data.augment import augment, least_side
 from trainer.data.images import ImageInput, decode_at_least
 from trainer.data.order import PADDING, Share, evaluation_order, training_order
 from trainer.data.source import ArraySource, EncodedSource, Source
+from trainer.processors import processors
 from trainer.storage import is_remote
 
 Batch = dict[str, tf.Tensor]
@@ -147,7 +148,7 @@ def example_batches(
         read = _encoded_reader(source, indices, padded)
         rows = rows.map(_unconverted(read), num_parallel_calls=REMOTE_READS, deterministic=True)
     load_one = _example_loader(source, indices, image_input, augmentation, padded)
-    examples = rows.map(_unconverted(load_one), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    examples = rows.map(_unconverted(load_one), num_parallel_calls=processors(), deterministic=True)
     return _ready(examples.batch(share.replica_batch, drop_remainder=True), REMOTE_READS if read_ahead else 0)
 
 
@@ -162,7 +163,7 @@ def replica_batches(
       share: how the rows are shared.
     """
     replicas = order.unbatch().batch(share.replica_batch, drop_remainder=True)
-    return _ready(replicas.map(_unconverted(load), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True))
+    return _ready(replicas.map(_unconverted(load), num_parallel_calls=processors(), deterministic=True))
 
 
 def _unconverted(function: Callable[..., Batch]) -> Callable[..., Batch]:
@@ -171,9 +172,16 @@ def _unconverted(function: Callable[..., Batch]) -> Callable[..., Batch]:
 
 
 def _ready(batches: tf.data.Dataset, threads: int = 0) -> tf.data.Dataset:
-    """Batches made ahead of time, in their order; by so many threads of their own, or 0 for TensorFlow's."""
+    """Batches made ahead of time, in their order; by so many threads of their own, or 0 for TensorFlow's.
+
+    As many as the consumer turns out to need: that much TensorFlow finds out. How many images are decoded at once is
+    clear from the start, so its model of the pipeline, which would look for that too, is off. With it, an iterator
+    that ended may wait for the model's thread, up to a minute after a long run (TensorFlow 2.21: 1 of 15, and all that
+    read from a generator for 20 s).
+    """
     options = tf.data.Options()
     options.deterministic = True
+    options.autotune.enabled = False
     if threads:
         options.threading.private_threadpool_size = threads
     # The share is the sharding: a strategy must not shard once more.

@@ -17,12 +17,12 @@ from trainer.features.extractors import (
     Pixels,
     StrategyExtractor,
     cosines,
-    processors,
     traced,
 )
 from trainer.features.tflite import NotConvertibleError, TfliteExtractor, converted
 from trainer.model.backbone import HubBackbone
 from trainer.model.hub import HubModule
+from trainer.processors import processors
 from trainer.storage import RunDirectory
 
 

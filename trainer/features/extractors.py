@@ -10,7 +10,6 @@ All take and give the same, and what they say of an image does not depend on wha
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -154,11 +153,6 @@ def cosines(one: Features, other: Features) -> NDArray[np.float64]:
     both_zero = ~a.any(axis=1) & ~b.any(axis=1)
     with np.errstate(invalid="ignore"):
         return np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(lengths > 0, lengths, 1.0))
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _frozen(function: tf.types.experimental.ConcreteFunction, module: HubModule) -> Callable[[tf.Tensor], tf.Tensor]:
