@@ -4,7 +4,7 @@
 
 In every round and for each number of epochs, one after the other:
 
-    tutorial    benchmarks/tutorial_way.py: tf_keras, hub.KerasLayer, fit; timed when it has tested, and when it has saved
+    tutorial    benchmarks/tutorial_way.py: tf_keras, hub.KerasLayer, fit; timed once it has tested, once it has saved
     ours        python -m trainer.task with an empty feature cache, once with --noexport and once with the export and
                 its parity gate
     again       another head (dropout 0.2, learning rate 4e-3) from the cache that the former left, with --noexport

@@ -22,6 +22,8 @@ from trainer import run, task
 from trainer.cluster import connect
 from trainer.config import Config
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
+from trainer.features import fill
+from trainer.features.cache import FeatureCache
 from trainer.model.classifier import Classifier
 from trainer.preparation import build, prepare
 from trainer.records.console import Console
@@ -255,7 +257,7 @@ def test_a_run_directory_among_the_images(
     photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_task(f"--data=folder:{photos}/good", f"--run_dir={photos}/good/run") == EXIT_USER
-    _check_sentence(capsys, f"{photos}/good/run would lie among the images", "give another --run_dir")
+    _check_sentence(capsys, f"--run_dir={photos}/good/run would lie among the images", "give another folder")
     monkeypatch.chdir(photos / "good")
     assert run_task("--data=folder:.") == EXIT_USER
     _check_sentence(capsys, f"{photos}/good/runs/", "would lie among the images")
@@ -466,6 +468,89 @@ def test_a_full_disk(
     (small_disk / "filler").unlink()
     monkeypatch.setattr(run, "export_model", _pretend_to_export)
     assert run_task(*TINY, "--quiet", f"--run_dir={run_dir}") == EXIT_DONE
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Hub module."""
+    return modules.with_training(tmp_path_factory.mktemp("module") / "module")
+
+
+@pytest.mark.parametrize(
+    ("cache", "sentence"),
+    [
+        ("{}/file", "{}/file is a file where a folder is needed: move it away or give another --feature_cache."),
+        ("{}/file/c", "{}/file is a file where a folder is needed: move it away or give another --feature_cache."),
+        ("{}/loop/c", "is a link that leads back to itself: give another --feature_cache."),
+        ("/proc/features", "There is no /proc/features"),
+        ("s3://bucket/c", "--feature_cache=s3://bucket/c: must be"),
+        ("{}/good/features", "--feature_cache={}/good/features would lie among the images of folder {}/good: give"),
+    ],
+)
+def test_a_bad_feature_cache(
+    cache: str,
+    sentence: str,
+    photos: Path,
+    module: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    no_export: None,
+) -> None:
+    before = _hashes(photos)
+    flags = [f"--data=folder:{photos}/good", f"--backbone={module}", "--epochs=1", "--batch_size=4", "--quiet"]
+    flags.append(f"--run_dir={tmp_path / 'r'}")
+    assert run_task(*flags, f"--feature_cache={cache.replace('{}', str(photos))}") == EXIT_USER
+    _check_sentence(capfd, sentence.replace("{}", str(photos)))
+    assert _hashes(photos) == before
+    assert run_task(*flags, f"--feature_cache={tmp_path / 'cache'}") == EXIT_DONE
+
+
+def test_a_full_disk_while_features_are_computed(
+    small_disk: Path, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "export_model", _pretend_to_export)
+    monkeypatch.setattr(fill, "SHARD_ROWS", 8)
+    photos = image_folders.write_classes(tmp_path / "photos", {"cat": 16, "dog": 16})
+    flags = [f"--data=folder:{photos}", f"--backbone={module}", "--epochs=1", "--batch_size=4"]
+    flags += [f"--run_dir={tmp_path / 'r'}", f"--feature_cache={small_disk / 'cache'}"]
+    write, shards = FeatureCache.write, list[int]()
+
+    def write_until_full(self: FeatureCache, ids: np.ndarray, features: np.ndarray) -> None:
+        shards.append(len(ids))
+        if len(shards) == 3:
+            _fill(small_disk)
+        write(self, ids, features)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FeatureCache, "write", write_until_full)
+        assert run_task(*flags, "--quiet") == EXIT_USER
+    _check_sentence(
+        capfd, f"The disk of {small_disk}/cache", "is full: free some space or give another --feature_cache"
+    )
+    assert len(list(small_disk.rglob("*.features"))) == 2
+    assert not list(small_disk.rglob(".*tmp-*"))
+    (small_disk / "filler").unlink()
+    capfd.readouterr()
+    assert run_task(*flags) == EXIT_DONE
+    assert "features of 32 images: 16 computed now by TFLite" in capfd.readouterr().out
+
+
+def test_a_feature_cache_that_may_only_be_read_serves_what_it_has(
+    small_disk: Path, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "export_model", _pretend_to_export)
+    photos = image_folders.write_classes(tmp_path / "photos", {"cat": 8, "dog": 8})
+    cache = small_disk / "cache"
+    flags = [f"--data=folder:{photos}", f"--backbone={module}", "--epochs=1", "--batch_size=4"]
+    flags.append(f"--feature_cache={cache}")
+    assert run_task(*flags, "--quiet", f"--run_dir={tmp_path / 'r'}") == EXIT_DONE
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    capfd.readouterr()
+    assert run_task(*flags, f"--run_dir={tmp_path / 's'}") == EXIT_DONE
+    assert f"features of 16 images: all found in {cache}" in capfd.readouterr().out
+    image_folders.write_image(photos / "cat" / "new.png", shift=99)
+    assert run_task(*flags, "--quiet", f"--run_dir={tmp_path / 't'}") == EXIT_USER
+    _check_sentence(capfd, "is on a read-only file system: give another --feature_cache.")
 
 
 def test_temporary_files_without_room(

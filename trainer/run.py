@@ -128,7 +128,9 @@ def execute(config: Config, *, dry_run: bool = False, quiet: bool = False, stopw
             console.entry("devices", cluster.description)
             console = Console(quiet=True)  # The chief tells the rest.
         prepared = prepare(config, cluster, console)
-        _check_apart(run, prepared.source)
+        _check_apart(run.path, "--run_dir", prepared.source)
+        if config.keeps_features and config.feature_cache != "auto":
+            _check_apart(RunDirectory(config.feature_cache, "--feature_cache").path, "--feature_cache", prepared.source)
         data_fingerprint = prepared.source.fingerprint()
         start = choose_start(config, run, data_fingerprint)
         if start.finished and (run.exists(EXPORT_FOLDER) or not config.export):
@@ -272,12 +274,10 @@ def _restore(start: Start, run: RunDirectory, prepared: Prepared, built: Built) 
     return progress, position.best if own else None
 
 
-def _check_apart(run: RunDirectory, source: Source) -> None:
-    """Refuses a run directory among the class folders, where the next run would take it for a class."""
-    if isinstance(source, FileSource) and f"{run.path}/".startswith(f"{source.root}/"):
-        raise UserError(
-            f"The run directory {run.path} would lie among the images of {source.name}: give another --run_dir."
-        )
+def _check_apart(folder: str, flag: str, source: Source) -> None:
+    """Refuses to write among the class folders, where the next run would take what it finds for a class."""
+    if isinstance(source, FileSource) and f"{folder}/".startswith(f"{source.root}/"):
+        raise UserError(f"{flag}={folder} would lie among the images of {source.name}: give another folder.")
 
 
 @contextlib.contextmanager

@@ -291,3 +291,12 @@ def test_steps_and_epochs() -> None:
 def test_impossible_shares_are_refused(share: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError):
         Share(*share)
+
+
+def test_no_iterator_waits_for_the_model_of_the_pipeline() -> None:
+    source, indices = array_source(), np.arange(40)
+    for dataset in (
+        training_batches(source, indices, Config(augment=("flip",)), squashed(6), ONE_REPLICA, 0, 3),
+        evaluation_batches(source, indices, squashed(6), ONE_REPLICA),
+    ):
+        assert dataset.options().autotune.enabled is False
