@@ -27,7 +27,13 @@ from trainer.training.loop import Boundary
 
 pytestmark = pytest.mark.strategies
 
-TINY: dict[str, Any] = {"data": "synthetic:3", "classes": ("class_000", "class_001"), "epochs": 2, "batch_size": 64}
+TINY: dict[str, Any] = {
+    "data": "synthetic:3",
+    "classes": ("class_000", "class_001"),
+    "image_size": 8,
+    "epochs": 2,
+    "batch_size": 64,
+}
 
 
 @pytest.fixture

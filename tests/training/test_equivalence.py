@@ -28,7 +28,7 @@ IN_EVERY_SUITE = [
     ("groups", "2 processes x 2 of 2"),
     ("mixed images", "2 processes x 2 of 2"),
     ("frozen module", "2 of 4"),
-    ("fine-tuned module", "2 processes x 2 of 2"),
+    ("fine-tuned module", "2 of 4"),
 ]
 """A sample of the matrix; all of it takes a quarter of an hour."""
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from trainer.cluster import Cluster
+from trainer.config import Config
+from trainer.model.schedule import Schedule, build_schedule
 from trainer.records.goodput import Stopwatch
+from trainer.records.writers import MetricWriter
+from trainer.training.actions import WriteMetrics
 from trainer.training.loop import MAX_AUTOMATIC_STEPS, TARGET_LOOP_SECONDS, Boundary, Pace, Progress, TrainLoop
 
 pytestmark = pytest.mark.strategies
@@ -91,3 +96,30 @@ def test_pace_grows_towards_the_target_and_never_by_leaps() -> None:
     fixed = Pace(7)
     fixed.learn(7, 100.0)
     assert fixed.count == 7
+
+
+def test_the_rate_of_a_step_is_reported_the_same_however_many_steps_a_call_has() -> None:
+    config = Config.parse({"schedule": "cosine", "learning_rate": 0.01, "epochs": 3, "batch_size": 7})
+    schedule = build_schedule(config, 77, 33)
+    whole = reported_rates(schedule, [33])
+    assert len(whole) == 33
+    for pieces in ([1] * 33, [7, 26], [13, 2, 18]):
+        assert reported_rates(schedule, pieces) == whole
+
+
+def reported_rates(schedule: Schedule, pieces: Sequence[int]) -> list[float]:
+    """The learning rates that metrics.jsonl would have, for calls of so many steps each."""
+    written: list[float] = []
+
+    class Writer:
+        def write_steps(self, split: str, steps: np.ndarray, *, epoch: int, values: Mapping[str, np.ndarray]) -> None:
+            written.extend(values["learning_rate"].tolist())
+
+    write = WriteMetrics(cast(MetricWriter, Writer()), schedule)
+    done = 0
+    for count in pieces:
+        steps = np.arange(done, done + count) + 1
+        values = {"loss": np.zeros(count), "accuracy": np.zeros(count)}
+        write(Boundary(Progress(done + count, 0), 1, steps, values, 1.0, False, False, False))
+        done += count
+    return written

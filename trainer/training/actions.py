@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from trainer.errors import UserError
 from trainer.model.classifier import Classifier
@@ -55,17 +56,31 @@ class StopOnNonFinite:
         return UserError(f"{what}; {kept}. Lower --learning_rate, or give --warmup or --clip_norm.")
 
 
+def _one_by_one(schedule: Schedule) -> Callable[[NDArray[np.int64]], tf.Tensor]:
+    """The rates of some steps, each computed alone, as the training step does.
+
+    A vector's cosines may differ in the last bit by where in the vector they stand, and how many steps are looked at
+    together depends on the clock.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
+    def rates(steps: tf.Tensor) -> tf.Tensor:
+        return tf.map_fn(schedule, steps, fn_output_signature=tf.float32)
+
+    return rates  # type: ignore[no-any-return]
+
+
 class WriteMetrics:
     """Hands every step's loss, accuracy and learning rate to the metric writer."""
 
     def __init__(self, writer: MetricWriter, schedule: Schedule) -> None:
         """`schedule` gives the learning rate of a step."""
         self._writer = writer
-        self._schedule = schedule
+        self._rates = _one_by_one(schedule)
 
     def __call__(self, boundary: Boundary) -> None:
         """Writes the steps since the last boundary; flushes at the end of an epoch."""
-        rates = self._schedule(boundary.steps - 1).numpy()
+        rates = self._rates(boundary.steps - 1).numpy()
         values = dict(boundary.values) | {"learning_rate": rates}
         self._writer.write_steps("train", boundary.steps, epoch=boundary.epoch, values=values)
         if boundary.epoch_ended:
