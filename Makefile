@@ -9,6 +9,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := trainer launch tests benchmarks setup.py
 OLDEST_TENSORFLOW := 2.20
+# Each imports TensorFlow; the tests of a file stay together, because they share what they train.
+TWO_PROCESSES := -n 2 --dist loadfile
 OLDEST_VENV := $(VENV)-tensorflow-$(OLDEST_TENSORFLOW)
 
 .PHONY: demo test test-oldest test-long lint format clean
@@ -17,10 +19,10 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m trainer.task --strategy=mirrored
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO_PROCESSES)
 
 test-oldest: $(OLDEST_VENV)/.installed-test
-	$(OLDEST_VENV)/bin/python -m pytest -m "strategies and not long"
+	$(OLDEST_VENV)/bin/python -m pytest $(TWO_PROCESSES) -m "strategies and not long"
 
 test-long: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m long

@@ -16,7 +16,14 @@ from trainer.errors import EXIT_USER
 
 pytestmark = pytest.mark.strategies
 
-FLAGS = ["--data=synthetic:2", "--epochs=3", "--batch_size=128", "--steps_per_loop=1", "--dropout=0.2"]
+FLAGS = [
+    "--data=synthetic:2",
+    "--image_size=8",
+    "--epochs=3",
+    "--batch_size=128",
+    "--steps_per_loop=1",
+    "--dropout=0.2",
+]
 
 
 @pytest.mark.timeout(300)

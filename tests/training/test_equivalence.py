@@ -94,6 +94,7 @@ def test_the_replicas_change_nothing(lab: Lab, case: str, setup: str) -> None:
         assert weights <= (TIGHT if case in BUILT_IN else LOOSE)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("case", "setup"), [(UPDATED_STATISTICS, "2 processes x 2 of 2")])
 def test_updated_statistics_never_differ_between_replicas(lab: Lab, case: str, setup: str) -> None:
