@@ -1,6 +1,6 @@
 """How many images a second the input pipeline delivers, beside the peers and the limit, which is decoding alone.
 
-    python benchmarks/input_pipeline.py PHOTOS [--sizes=224,96] [--rounds=11] [--images=512]
+    python benchmarks/input_pipeline.py PHOTOS [--sizes=224,96] [--rounds=7] [--images=4096]
 
 PHOTOS is a folder with one folder of JPEGs a class. They are read as they are, and once more enlarged to 1280 x 960,
 as a camera would give them. Sides, taking turns in every round, each over as many images and from a warm disk:
@@ -49,7 +49,7 @@ from trainer.data.sources import open_source
 BATCH = 32
 FIRST_STEP = 1000
 ENLARGED_SIZE = (960, 1280)
-ENLARGED_PHOTOS = 26
+ENLARGED_PHOTOS = 100
 """How many photos of a class are enlarged."""
 
 OURS = "ours"
@@ -152,8 +152,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos")
     parser.add_argument("--sizes", default="224,96")
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--images", type=int, default=512, help="a round, of the small ones; a quarter of the large")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=4096, help="a round, of the small ones; a quarter of the large")
     flags = parser.parse_args()
     print(f"{machine()}\n\n{HEADINGS}", flush=True)
     with tempfile.TemporaryDirectory() as large:

@@ -132,6 +132,16 @@ def test_a_view_of_an_image_depends_on_that_image_view_and_seed_alone() -> None:
     assert [place for place in one if (again[place] != one[place]).any()] == [3]
 
 
+def test_an_image_at_another_place_is_augmented_as_before() -> None:
+    view = View(0, SEED, ("crop", "flip"), 0.0)
+    moved = noise_source(23)
+    moved.pixels[INDICES[[1, 6]]] = moved.pixels[INDICES[[6, 1]]]
+    before, after = (drawn(list(range(8)), source, view, augmenting()) for source in (SOURCE, moved))
+    np.testing.assert_array_equal(after[6], before[1])
+    np.testing.assert_array_equal(after[1], before[6])
+    assert (after[1] != before[1]).any()
+
+
 @pytest.mark.parametrize("other", [View(1, SEED, ("crop", "flip"), 0.0), View(0, SEED + 1, ("crop", "flip"), 0.0)])
 def test_another_view_or_seed_draws_other_numbers(other: View) -> None:
     one = drawn(list(range(8)), SOURCE, View(0, SEED, ("crop", "flip"), 0.0), augmenting())
