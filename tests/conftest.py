@@ -12,6 +12,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import pytest
 import tensorflow as tf
+from runs import pretend_to_export
 
 VIRTUAL_DEVICES = 4
 
@@ -59,3 +60,9 @@ def hub_module(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
         return unpacked[stem]
 
     return module
+
+
+@pytest.fixture
+def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the export out, which has its own tests and takes most of a tiny run's time."""
+    monkeypatch.setattr("trainer.run.export_model", pretend_to_export)

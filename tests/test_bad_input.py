@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import image_folders
@@ -17,6 +17,7 @@ import modules
 import numpy as np
 import pytest
 from absl.testing import flagsaver
+from runs import pretend_to_export
 
 from trainer import run, task
 from trainer.cluster import connect
@@ -24,7 +25,6 @@ from trainer.config import Config
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
 from trainer.features import fill
 from trainer.features.cache import FeatureCache
-from trainer.model.classifier import Classifier
 from trainer.preparation import build, prepare
 from trainer.records.console import Console
 from trainer.storage import RunDirectory
@@ -58,18 +58,6 @@ def run_task(*arguments: str) -> int:
 def tensorflow_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps `main` from changing log levels for all tests."""
     monkeypatch.setattr(task, "import_tensorflow_quietly", lambda **_: None)
-
-
-@pytest.fixture
-def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the export out, which takes most of a tiny run's time."""
-    monkeypatch.setattr(run, "export_model", _pretend_to_export)
-
-
-def _pretend_to_export(
-    model: Classifier, names: Sequence[str], images: Sequence[bytes], directory: RunDirectory
-) -> str:
-    return directory.make_folder("export")
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +256,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that is done, with two checkpoints."""
     folder = tmp_path_factory.mktemp("finished") / "r"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(run, "export_model", _pretend_to_export)
+        patched.setattr(run, "export_model", pretend_to_export)
         patched.setattr(task, "import_tensorflow_quietly", lambda **_: None)
         assert run_task(*TINY, "--quiet", f"--run_dir={folder}") == EXIT_DONE
     return folder
@@ -466,7 +454,7 @@ def test_a_full_disk(
     assert (latest.epoch if latest else 0) == {"start": 0, "checkpoint": 1, "export": 2}[phase]
     assert not (run_dir / "export").exists()
     (small_disk / "filler").unlink()
-    monkeypatch.setattr(run, "export_model", _pretend_to_export)
+    monkeypatch.setattr(run, "export_model", pretend_to_export)
     assert run_task(*TINY, "--quiet", f"--run_dir={run_dir}") == EXIT_DONE
 
 
@@ -508,7 +496,7 @@ def test_a_bad_feature_cache(
 def test_a_full_disk_while_features_are_computed(
     small_disk: Path, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run, "export_model", _pretend_to_export)
+    monkeypatch.setattr(run, "export_model", pretend_to_export)
     monkeypatch.setattr(fill, "SHARD_ROWS", 8)
     photos = image_folders.write_classes(tmp_path / "photos", {"cat": 16, "dog": 16})
     flags = [f"--data=folder:{photos}", f"--backbone={module}", "--epochs=1", "--batch_size=4"]
@@ -538,7 +526,7 @@ def test_a_full_disk_while_features_are_computed(
 def test_a_feature_cache_that_may_only_be_read_serves_what_it_has(
     small_disk: Path, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run, "export_model", _pretend_to_export)
+    monkeypatch.setattr(run, "export_model", pretend_to_export)
     photos = image_folders.write_classes(tmp_path / "photos", {"cat": 8, "dog": 8})
     cache = small_disk / "cache"
     flags = [f"--data=folder:{photos}", f"--backbone={module}", "--epochs=1", "--batch_size=4"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from trainer import run
 from trainer.cluster import connect
 from trainer.config import Config
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
-from trainer.model.classifier import Classifier
 from trainer.preparation import prepare
 from trainer.records.console import Console
 from trainer.storage import RunDirectory
@@ -34,16 +32,6 @@ TINY: dict[str, Any] = {
     "epochs": 2,
     "batch_size": 64,
 }
-
-
-@pytest.fixture
-def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the export out, which has its own tests and takes most of a tiny run's time."""
-
-    def pretend(model: Classifier, names: Sequence[str], images: Sequence[bytes], directory: RunDirectory) -> str:
-        return directory.make_folder("export")
-
-    monkeypatch.setattr(run, "export_model", pretend)
 
 
 def status_of(run_dir: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from trainer.config import Config
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
 from trainer.features.once import RunFeatures
 from trainer.features.table import FeatureTable
-from trainer.model.classifier import Classifier
 from trainer.preparation import build, features_once, prepare
 from trainer.records.console import Console
 from trainer.storage import RunDirectory
@@ -50,16 +49,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return modules.with_training(tmp_path_factory.mktemp("module") / "module")
-
-
-@pytest.fixture
-def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the export out, which takes most of a tiny run's time."""
-
-    def pretend(model: Classifier, names: Sequence[str], images: Sequence[bytes], directory: RunDirectory) -> str:
-        return directory.make_folder("export")
-
-    monkeypatch.setattr(run, "export_model", pretend)
 
 
 @pytest.fixture
