@@ -46,7 +46,7 @@ def main() -> int:
             link_photos(flags.photos, Path(folder) / str(factor), factor * photos, flags.classes)
         for _ in range(flags.repeats):
             for factor, done in runs.items():
-                trainer_flags = ["--epochs=1", *(flags.trainer or ["--image_size=32"])]
+                trainer_flags = [f"--epochs={100 if flags.steps else 1}", *(flags.trainer or ["--image_size=32"])]
                 data = f"--data=folder:{folder}/{factor}"
                 done.append(whole_run([data, *trainer_flags], {"XDG_CACHE_HOME": f"{folder}/cache"}, steps=flags.steps))
     print("| images | peak memory, MB, median | range | times the fewest | runs |\n|---|---|---|---|---|")
