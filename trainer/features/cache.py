@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trainer.errors import UserError
 from trainer.features.recipe import Recipe
-from trainer.features.shards import SUFFIX, DamagedShardError, Shard, comparable, decode_shard
+from trainer.features.shards import ID_BYTES, SUFFIX, DamagedShardError, Shard, comparable, decode_shard
 from trainer.storage import RunDirectory
 
 LAYOUT = "v1"
@@ -69,18 +69,23 @@ class FeatureCache:
         self._seen: set[str] = set()
         self.refresh()
 
-    def refresh(self) -> None:
+    def refresh(self) -> NDArray[np.uint8]:
         """Takes in what other runs have added since.
+
+        Returns:
+          The ids of those images, uint8 `[n, 16]`.
 
         Raises:
           UserError: the place may not be read.
         """
+        before = len(self._ids)
         for name in self.folder.list():
             if name.endswith(SUFFIX) and not name.startswith(".") and name not in self._seen:
                 self._seen.add(name)
                 shard = self._read(name)
                 if shard:
                     self._add(name, shard)
+        return np.concatenate([np.zeros((0, ID_BYTES), np.uint8), *self._ids[before:]])
 
     def find(self, ids: NDArray[np.uint8]) -> Places:
         """Where the features of some images are.

@@ -20,7 +20,7 @@ from trainer.errors import UserError
 from trainer.features.cache import FeatureCache
 from trainer.features.engine import Engine
 from trainer.features.extractors import Features, extract_all
-from trainer.features.shards import comparable
+from trainer.features.shards import ID_BYTES, comparable
 
 SHARD_ROWS = 1024
 """Images a shard, at least: some seconds of a CPU's work, which is what a killed run loses."""
@@ -50,7 +50,7 @@ def fill(
     engine: Engine,
     progress: Progress,
     start: float = 0.0,
-) -> None:
+) -> int:
     """Computes and writes the features of all images that the cache lacks.
 
     Args:
@@ -61,11 +61,16 @@ def fill(
       progress: called after every batch.
       start: where among the missing images to begin, from 0 to below 1: runs that fill at the same time should differ.
 
+    Returns:
+      How many images it lacked.
+
     Raises:
       UserError: the cache cannot be written, or the module gives numbers that are not finite.
       tf.errors.OpError: an image cannot be read or decoded.
     """
     missing = missing_places(cache, ids)
+    if not len(missing):
+        return 0
     rows = max(SHARD_ROWS, engine.batch, len(missing) // _SHARDS)
     writer = _ShardWriter(cache, ids, rows, len(ids) - len(missing), progress)
     blocks = [missing[first : first + rows] for first in range(0, len(missing), rows)]
@@ -89,8 +94,8 @@ def fill(
 
     seen = pixels()
     probe = next(seen, None)
-    if probe is None:
-        return
+    if probe is None:  # Others have computed all of it in the meantime.
+        return len(missing)
     try:
         every = itertools.chain([probe], seen)
         extract_all(engine.extractor(probe), every, lambda features: writer.take(waiting.pop(0), features))
@@ -99,6 +104,7 @@ def fill(
             writer.flush()
         raise
     writer.flush()
+    return len(missing)
 
 
 class _ShardWriter:
@@ -113,16 +119,17 @@ class _ShardWriter:
         self._done = present
         self._progress = progress
         self._lock = threading.Lock()
+        self._by_others = comparable(np.zeros((0, ID_BYTES), np.uint8))
         self._places: list[NDArray[np.int64]] = []
         self._features: list[Features] = []
 
     def lacks(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Bool `[n]`: which of these images nobody has written yet."""
+        """Bool `[n]`: which of these images, that were missing at first, no other run has written since."""
         with self._lock:
-            self._cache.refresh()
-            missing = self._cache.find(self._ids[places]).missing
-            self._done += int((~missing).sum())
-        return missing
+            self._by_others = np.concatenate([self._by_others, comparable(self._cache.refresh())])
+            written = np.isin(comparable(self._ids[places]), self._by_others)
+            self._done += int(written.sum())
+        return ~written
 
     def take(self, places: NDArray[np.int64], features: Features) -> None:
         """Takes a batch, padding included."""

@@ -29,7 +29,7 @@ from trainer.features.batches import (
 from trainer.features.cache import FLAG, LAYOUT, FeatureCache
 from trainer.features.content_ids import IdMemory, content_ids
 from trainer.features.engine import Engine
-from trainer.features.fill import fill, missing_places
+from trainer.features.fill import fill
 from trainer.features.recipe import Recipe, module_digest, recipes
 from trainer.features.table import FeatureTable, Part
 from trainer.model.backbone import HubBackbone
@@ -139,16 +139,13 @@ class FeaturesOnce:
     def _filled(self, recipe: Recipe, indices: NDArray[np.int64], ids: NDArray[np.uint8]) -> tuple[FeatureCache, int]:
         """The cache of a recipe, with the features of these images, and how many of them it lacked."""
         cache = FeatureCache(self._root, recipe, self._backbone.feature_size, self._report)
-        lacking = len(missing_places(cache, ids))
-        if lacking:
-            augmentation = augmentation_of(self._config, self._image_input) if recipe.view else None
+        augmentation = augmentation_of(self._config, self._image_input) if recipe.view else None
 
-            def images(order: tf.data.Dataset, batch: int) -> tf.data.Dataset:
-                source, image_input = self._source, self._image_input
-                return pixel_batches(source, indices, ids, image_input, recipe.view, augmentation, order, batch)
+        def images(order: tf.data.Dataset, batch: int) -> tf.data.Dataset:
+            source, image_input = self._source, self._image_input
+            return pixel_batches(source, indices, ids, image_input, recipe.view, augmentation, order, batch)
 
-            fill(cache, ids, images, self._engine, self._progress, self._start)
-        return cache, lacking
+        return cache, fill(cache, ids, images, self._engine, self._progress, self._start)
 
     def _load(self) -> HubModule:
         config = self._config

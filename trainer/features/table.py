@@ -48,21 +48,14 @@ class FeatureTable:
         self.rows = sum(len(part.ids) for part in parts)
         self.feature_size = parts[0].cache.feature_size
         small = self.rows * self.feature_size * _FLOAT_BYTES <= memory_limit
-        self._vectors: _Vectors = _InMemory(parts) if small else _OnDisk(parts)
+        self._vectors: _InMemory | _OnDisk = _InMemory(parts) if small else _OnDisk(parts)
 
     def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
         """A function, to be traced into a dataset, from rows (int64 `[b]`) to features (float32 `[b, size]`)."""
         return self._vectors.reader()
 
 
-class _Vectors:
-    """How the rows are reached."""
-
-    def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        raise NotImplementedError
-
-
-class _InMemory(_Vectors):
+class _InMemory:
     def __init__(self, parts: Sequence[Part]) -> None:
         features = np.concatenate([_loaded(part) for part in parts])
         with tf.device("CPU:0"):
@@ -72,7 +65,7 @@ class _InMemory(_Vectors):
         return lambda rows: tf.gather(self._features, rows)
 
 
-class _OnDisk(_Vectors):
+class _OnDisk:
     """Each row is read where it lies: neither memory nor the count of open files grows with the images.
 
     Shards on `gs://` are copied to a temporary folder first, since a run reads each of their rows once an epoch.

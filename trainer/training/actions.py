@@ -56,18 +56,19 @@ class StopOnNonFinite:
         return UserError(f"{what}; {kept}. Lower --learning_rate, or give --warmup or --clip_norm.")
 
 
-def _one_by_one(schedule: Schedule) -> Callable[[NDArray[np.int64]], tf.Tensor]:
-    """The rates of some steps, each computed alone, as the training step does.
+_ALIGNMENT = 64
+"""Steps. A processor computes vectors in packets of up to so many numbers, and what is left over one by one."""
 
-    A vector's cosines may differ in the last bit by where in the vector they stand, and how many steps are looked at
-    together depends on the clock.
+
+def _rates(schedule: Schedule, steps: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The rates of consecutive steps, ascending from 0 or later.
+
+    The same step gets the same rate, to the last bit, whichever others are asked about with it: how many those are
+    depends on the clock, and a cosine left over from the packets may differ from one in them.
     """
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
-    def rates(steps: tf.Tensor) -> tf.Tensor:
-        return tf.map_fn(schedule, steps, fn_output_signature=tf.float32)
-
-    return rates  # type: ignore[no-any-return]
+    first, end = int(steps[0]) // _ALIGNMENT * _ALIGNMENT, -(-int(steps[-1] + 1) // _ALIGNMENT) * _ALIGNMENT
+    rates: NDArray[np.float32] = schedule(np.arange(first, end)).numpy()
+    return rates[steps - first]
 
 
 class WriteMetrics:
@@ -76,11 +77,11 @@ class WriteMetrics:
     def __init__(self, writer: MetricWriter, schedule: Schedule) -> None:
         """`schedule` gives the learning rate of a step."""
         self._writer = writer
-        self._rates = _one_by_one(schedule)
+        self._schedule = schedule
 
     def __call__(self, boundary: Boundary) -> None:
         """Writes the steps since the last boundary; flushes at the end of an epoch."""
-        rates = self._rates(boundary.steps - 1).numpy()
+        rates = _rates(self._schedule, boundary.steps - 1)
         values = dict(boundary.values) | {"learning_rate": rates}
         self._writer.write_steps("train", boundary.steps, epoch=boundary.epoch, values=values)
         if boundary.epoch_ended:
