@@ -40,7 +40,7 @@ from trainer.config import Config
 from trainer.preparation import Built, build, build_step, prepare, training_input
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
-from trainer.training.loop import Boundary, Progress, TrainLoop
+from trainer.training.loop import Boundary, Progress, Stops, TrainLoop
 
 GLOBAL_BATCH = 8
 WORKERS = 2
@@ -178,7 +178,7 @@ def train(config: Config, cluster: Cluster, steps: int) -> tuple[Trained, Built]
         losses.append(np.asarray(boundary.values["loss"], np.float64))
 
     loop = TrainLoop(cluster, build_step(prepared, built), dataset, Stopwatch())
-    loop.run(Progress(0, 0), [steps], steps_per_loop=7, actions=[keep])
+    loop.run(Progress(0, 0), Stops([steps]), steps_per_loop=7, actions=[keep])
     variables = {variable.path: variable.value for variable in built.model.variables}
     variables |= {f"average {number}": each for number, each in enumerate(built.optimizer.averages.averages)}
     weights = {}

@@ -23,7 +23,7 @@ from trainer.preparation import build, build_step, prepare, training_input
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
 from trainer.training.evaluation import Evaluator
-from trainer.training.loop import Progress, TrainLoop
+from trainer.training.loop import Progress, Stops, TrainLoop
 
 SHOTS = (5, 10, 20)
 STEPS = 400
@@ -47,7 +47,7 @@ def learn(config: Config) -> float:
     built = build(prepared)
     dataset = training_input(prepared, built.model, first_step=0, last_step=STEPS)
     step = build_step(prepared, built)
-    TrainLoop(prepared.cluster, step, dataset, Stopwatch()).run(Progress(0, 0), [STEPS], STEPS, [])
+    TrainLoop(prepared.cluster, step, dataset, Stopwatch()).run(Progress(0, 0), Stops([STEPS]), STEPS, [])
     evaluate = Evaluator(prepared.cluster, built.model, prepared.source, 256)
     return evaluate(prepared.splits.test).accuracy
 

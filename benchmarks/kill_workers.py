@@ -134,15 +134,11 @@ def worker_process(log: str, worker: int) -> int:
 def variables_of(run_dir: Path) -> dict[str, NDArray]:
     """All variables of the last checkpoint, by name: model, optimizer, averages, loss scale."""
     import_tensorflow_quietly()
-    import tensorflow as tf
+    from trainer.storage import RunDirectory
+    from trainer.training.checkpoint import CheckpointStore
 
-    position = max(run_dir.glob("checkpoints/step-*/position.json"))
-    reader = tf.train.load_checkpoint(str(position.with_name("variables")))
-    return {
-        name: reader.get_tensor(name)
-        for name in reader.get_variable_to_shape_map()
-        if not name.startswith(("_CHECKPOINTABLE", "save_counter"))
-    }
+    store = CheckpointStore(RunDirectory(str(run_dir)))
+    return dict(store.load(store.steps()[-1]).tensors)
 
 
 def differences(expected: dict[str, NDArray], found: dict[str, NDArray]) -> list[str]:

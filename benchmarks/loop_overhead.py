@@ -46,7 +46,7 @@ from trainer.model.convnet import ConvNet
 from trainer.preparation import Prepared, build, build_step, prepare, training_input
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
-from trainer.training.loop import Boundary, Progress, TrainLoop
+from trainer.training.loop import Boundary, Progress, Stops, TrainLoop
 
 STEPS_A_CALL = 16
 OURS = "ours"
@@ -130,7 +130,7 @@ def picked_steps(config: Config, seconds_a_step: float) -> int:
     def note(boundary: Boundary) -> None:
         calls.append(len(boundary.steps))
 
-    TrainLoop(cluster, build_step(prepared, built), dataset, Stopwatch()).run(Progress(0, 0), [steps], 0, [note])
+    TrainLoop(cluster, build_step(prepared, built), dataset, Stopwatch()).run(Progress(0, 0), Stops([steps]), 0, [note])
     return max(calls)
 
 

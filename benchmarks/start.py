@@ -96,7 +96,7 @@ def _start_in_phases(arguments: list[str]) -> dict[str, float]:
     from trainer.preparation import build, build_step, prepare, training_input
     from trainer.records.console import Console
     from trainer.records.goodput import Stopwatch
-    from trainer.training.loop import Progress, TrainLoop
+    from trainer.training.loop import Progress, Stops, TrainLoop
 
     cluster = connect(config)
     prepared = prepare(config, cluster, Console(quiet=True))
@@ -107,7 +107,7 @@ def _start_in_phases(arguments: list[str]) -> dict[str, float]:
     dataset = training_input(prepared, built.model, first_step=0, last_step=prepared.steps_total)
     loop = TrainLoop(cluster, build_step(prepared, built), dataset, Stopwatch())
     lap("input pipeline")
-    loop.run(Progress(0, 0), [1], 1, [])
+    loop.run(Progress(0, 0), Stops([1]), 1, [])
     lap("trace, compile, first step")
     return seconds
 

@@ -36,7 +36,7 @@ from trainer.config import Config
 from trainer.preparation import build, build_step, prepare, training_input
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
-from trainer.training.loop import Progress, TrainLoop
+from trainer.training.loop import Progress, Stops, TrainLoop
 
 WARM_UP_STEPS = 20
 
@@ -52,11 +52,11 @@ def through_the_loop(config: Config, cluster: Cluster, rounds: int, steps: int) 
     dataset = training_input(prepared, built.model, first_step=0, last_step=total)
     loop = TrainLoop(cluster, build_step(prepared, built), dataset, Stopwatch())
     progress = Progress(0, 0)
-    loop.run(progress, [WARM_UP_STEPS], steps, [])
+    loop.run(progress, Stops([WARM_UP_STEPS]), steps, [])
 
     def one_round() -> float:
         start = time.perf_counter()
-        loop.run(progress, [progress.step + steps], steps, [])
+        loop.run(progress, Stops([progress.step + steps]), steps, [])
         return (time.perf_counter() - start) / steps
 
     return one_round

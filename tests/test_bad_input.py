@@ -20,17 +20,13 @@ from absl.testing import flagsaver
 from runs import pretend_to_export
 
 from trainer import run, task
-from trainer.cluster import connect
-from trainer.config import Config
-from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
+from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER
 from trainer.features import fill
 from trainer.features.cache import FeatureCache
-from trainer.preparation import build, prepare
-from trainer.records.console import Console
 from trainer.storage import RunDirectory
-from trainer.training.actions import SaveCheckpoint, StopOnNonFinite
+from trainer.training.actions import SaveCheckpoint
 from trainer.training.checkpoint import CheckpointStore
-from trainer.training.loop import Boundary, Progress
+from trainer.training.loop import Boundary
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -380,24 +376,6 @@ def test_a_file_that_is_no_image_can_be_skipped_in_the_run_directory_where_it_st
     assert run_task(*arguments, f"--run_dir={tmp_path / 'r'}", "--on_bad_image=skip") == EXIT_DONE
 
 
-def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
-    """The loss of a step is that of the weights before its update: the last update shows in the weights alone."""
-    config = Config(data="synthetic:2", image_size=8)
-    model = build(prepare(config, connect(config), Console(quiet=True))).model
-    stop = StopOnNonFinite(CheckpointStore(RunDirectory(str(tmp_path))), model)
-    values = {"loss": np.ones(1, np.float32), "accuracy": np.ones(1, np.float32)}
-    boundary = Boundary(
-        Progress(step=7, epoch=1), 1, np.array([7]), values, 1.0, False, epoch_ended=True, finished=True
-    )
-    stop(boundary)
-    kernel = model.trainable_variables[-2]
-    kernel.assign(np.full(kernel.shape, np.inf, np.float32))
-    with pytest.raises(
-        UserError, match=r"is no longer finite after step 7; there is no checkpoint yet\. Lower --learn"
-    ):
-        stop(boundary)
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MB of its own."""
@@ -450,8 +428,8 @@ def test_a_full_disk(
         assert run_task(*TINY, "--quiet", f"--run_dir={run_dir}") == EXIT_USER
     _check_sentence(capfd, f"The disk of {run_dir} is full: free some space or give another --run_dir")
     assert not list(run_dir.rglob(".*tmp-*"))
-    latest = CheckpointStore(RunDirectory(str(run_dir))).latest()
-    assert (latest.epoch if latest else 0) == {"start": 0, "checkpoint": 1, "export": 2}[phase]
+    latest = CheckpointStore(RunDirectory(str(run_dir))).newest(pytest.fail)
+    assert (latest.position.epoch if latest else 0) == {"start": 0, "checkpoint": 1, "export": 2}[phase]
     assert not (run_dir / "export").exists()
     (small_disk / "filler").unlink()
     monkeypatch.setattr(run, "export_model", pretend_to_export)
@@ -601,7 +579,7 @@ def test_an_interrupted_program_can_be_started_again_and_outlives_its_reader(tmp
         f"warning: Interrupted. The same command with --run_dir={tmp_path / 'r'} goes on from the last checkpoint.\n"
     )
     assert json.loads((tmp_path / "r" / "status.json").read_text(encoding="utf-8"))["state"] == "preempted"
-    assert CheckpointStore(RunDirectory(str(tmp_path / "r"))).latest()
+    assert CheckpointStore(RunDirectory(str(tmp_path / "r"))).newest(pytest.fail)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

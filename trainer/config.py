@@ -20,7 +20,16 @@ from pydantic import ValidationError, field_validator, model_validator
 
 from trainer.config_errors import batch_size_problem, sentence, shown, values_from_json
 from trainer.config_fields import BUILT_IN_BACKBONE, Fields, changes_result
-from trainer.config_values import BALANCED, DataSpec, RateScale, parse_class_weights, parse_data, parse_rate_scale
+from trainer.config_values import (
+    BALANCED,
+    DataSpec,
+    Fault,
+    RateScale,
+    parse_class_weights,
+    parse_data,
+    parse_fault,
+    parse_rate_scale,
+)
 from trainer.errors import UserError
 
 DEFAULT_RUNS_FOLDER = "runs"
@@ -82,6 +91,15 @@ class Config(Fields):
         return self
 
     @model_validator(mode="after")
+    def _check_interruptions(self) -> Config:
+        if self.inject and self.strategy == "tpu" and not self.inject_on_tpu:
+            raise ValueError(
+                f"--inject={','.join(self.inject)} with --strategy=tpu would break a run that is paid for: give "
+                "--inject_on_tpu if that is what you want"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_training(self) -> Config:
         if not self.backbone:
             raise ValueError("--backbone is empty: give convnet or a TensorFlow Hub handle")
@@ -109,10 +127,10 @@ class Config(Fields):
         given = f"--feature_cache_views={self.feature_cache_views}"
         if not self.augments_images:
             raise ValueError(f"{given} needs --augment or --randaugment: without them all views are the same")
-        if self.trains_backbone or self.mixes_images or self.feature_cache == "off":
+        if self.trains_backbone or self.mixes_images or self.init_from or self.feature_cache == "off":
             raise ValueError(
-                f"{given} needs a frozen --backbone, neither --mixup nor --cutmix, and a --feature_cache: "
-                "views are kept as features"
+                f"{given} needs a frozen --backbone as it was published, neither --mixup nor --cutmix, and a "
+                "--feature_cache: views are kept as features"
             )
 
     @property
@@ -120,6 +138,8 @@ class Config(Fields):
         """Why the features of an image are not the same in every epoch, for a person; "" if they are."""
         if self.trains_backbone:
             return "the backbone is trained, so they change with every step"
+        if self.init_from:
+            return "--init_from may bring other weights than the module's"
         if self.mixes_images:
             return "--mixup and --cutmix mix the images anew at every step"
         if self.augments_images and not self.feature_cache_views:
@@ -169,6 +189,11 @@ class Config(Fields):
     def rate_scales(self) -> list[RateScale]:
         """`lr_scale`, taken apart."""
         return [parse_rate_scale(entry) for entry in self.lr_scale]
+
+    @property
+    def faults(self) -> list[Fault]:
+        """`inject`, taken apart."""
+        return [parse_fault(entry) for entry in self.inject]
 
     @property
     def balances_classes(self) -> bool:

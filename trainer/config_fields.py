@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from trainer.config_values import (
     checked_class_weights,
     checked_data,
+    checked_fault,
     checked_pattern,
     checked_rate_scale,
     comma_separated,
@@ -24,7 +25,7 @@ from trainer.config_values import (
 BUILT_IN_BACKBONE = "convnet"
 """The backbone that needs no download: a small convolutional network, trained from scratch."""
 
-Topic = Literal["Where it runs", "Data", "Model", "Optimization", "Run directory"]
+Topic = Literal["Where it runs", "Data", "Model", "Optimization", "Run directory", "Interruptions"]
 Augmentation = Literal["flip", "crop", "color"]
 
 
@@ -268,6 +269,12 @@ class Fields(BaseModel):
         ge=0,
         le=1000,
     )
+    init_from: str = _field(
+        "",
+        "Model",
+        "Start from the weights of another run: those of its best checkpoint that this model has too, in the same "
+        "shape. Optimizer and step begin anew. A run directory, local or gs://. Empty: no.",
+    )
     hub_mirror: str = _field(
         "",
         "Model",
@@ -404,6 +411,71 @@ class Fields(BaseModel):
         "Run directory",
         "At the end publish the best checkpoint as a SavedModel under export/. --noexport leaves that out; the same "
         "command without it, later, adds the export to the finished run.",
+        changes_result=False,
+    )
+    keep_checkpoints: int = _field(
+        2,
+        "Run directory",
+        "How many of the newest checkpoints are kept. The best one is kept too.",
+        changes_result=False,
+        ge=1,
+        le=1_000_000,
+    )
+    checkpoint_steps: int = _field(
+        0,
+        "Run directory",
+        "Save a checkpoint every so many steps, beside those at the ends of the epochs. 0: not by steps.",
+        changes_result=False,
+        ge=0,
+    )
+    checkpoint_minutes: float = _field(
+        10.0,
+        "Run directory",
+        "Save a checkpoint once so many minutes have passed since the last one. 0: not by time.",
+        changes_result=False,
+        ge=0,
+        le=1_000_000,
+    )
+
+    max_minutes: float = _field(
+        0.0,
+        "Interruptions",
+        "After so many minutes save, and leave with exit code 75; the same command goes on. 0: no limit.",
+        changes_result=False,
+        ge=0,
+        le=1_000_000,
+    )
+    stop_seconds: float = _field(
+        25.0,
+        "Interruptions",
+        "Within so many seconds of SIGTERM, of the cloud's notice or of Ctrl-C the process has saved and left with "
+        "exit code 75; where it could not save, the run goes on from the checkpoint before.",
+        changes_result=False,
+        gt=0,
+        le=86_400,
+    )
+    stall_minutes: float = _field(
+        30.0,
+        "Interruptions",
+        "If a call of training steps, or a validation, has not come back after so many minutes, show where every "
+        "thread hangs and how far every worker is, and end with exit code 1. 0: wait without end.",
+        changes_result=False,
+        ge=0,
+        le=1_000_000,
+    )
+    inject: Annotated[tuple[Annotated[str, AfterValidator(checked_fault)], ...], BeforeValidator(comma_separated)] = (
+        _field(
+            (),
+            "Interruptions",
+            "Rehearse faults, separated by commas: preempt@STEP, kill@STEP, nan@STEP, slow_worker@STEP:SECONDS, each "
+            "when the run is started for the first time; gcs_503@P, each request to gs:// fails with probability P.",
+            changes_result=False,
+        )
+    )
+    inject_on_tpu: bool = _field(
+        False,
+        "Interruptions",
+        "Allow --inject with --strategy=tpu, where a rehearsal costs what the TPU costs.",
         changes_result=False,
     )
 

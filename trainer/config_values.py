@@ -85,6 +85,9 @@ def checked_data(spec: str) -> str:
     return spec
 
 
+_LONGEST_PAUSE_SECONDS = 86_400.0
+
+
 class RateScale(NamedTuple):
     """One entry of `--lr_scale`: variables whose path the pattern is found in learn at `factor` times the rate."""
 
@@ -167,3 +170,45 @@ def checked_class_weights(entries: tuple[str, ...]) -> tuple[str, ...]:
     """`entries`, if `parse_class_weights` accepts them."""
     parse_class_weights(entries)
     return entries
+
+
+FaultKind = Literal["preempt", "kill", "nan", "slow_worker", "gcs_503"]
+
+
+class Fault(NamedTuple):
+    """One entry of `--inject`.
+
+    Attributes:
+      kind: what happens.
+      step: when this many steps are done; 0 for gcs_503.
+      amount: seconds of slow_worker, probability of gcs_503, 0 otherwise.
+    """
+
+    kind: FaultKind
+    step: int = 0
+    amount: float = 0.0
+
+
+def parse_fault(entry: str) -> Fault:
+    """Takes one entry of `--inject` apart.
+
+    Raises:
+      ValueError: it is none of the faults there are.
+    """
+    if match := re.fullmatch(r"(preempt|kill|nan)@([1-9][0-9]{0,17})", entry):
+        return Fault(match[1], int(match[2]))  # type: ignore[arg-type]
+    match = re.fullmatch(rf"slow_worker@([1-9][0-9]{{0,17}}):({_NUMBER})", entry)
+    if match and float(match[2]) <= _LONGEST_PAUSE_SECONDS:
+        return Fault("slow_worker", int(match[1]), float(match[2]))
+    if (match := re.fullmatch(rf"gcs_503@({_NUMBER})", entry)) and float(match[1]) < 1:
+        return Fault("gcs_503", amount=float(match[1]))
+    raise ValueError(
+        "must be preempt@STEP, kill@STEP, nan@STEP, slow_worker@STEP:SECONDS with at most "
+        f"{_LONGEST_PAUSE_SECONDS:g} seconds, or gcs_503@P with a probability below 1"
+    )
+
+
+def checked_fault(entry: str) -> str:
+    """`entry`, if `parse_fault` accepts it."""
+    parse_fault(entry)
+    return entry

@@ -53,6 +53,8 @@ def describe(prepared: Prepared, built: Built, progress: Progress, console: Cons
     )
     scales = "".join(f", {_scaled(group)}" for group in built.optimizer.groups if group.rate_scale != 1)
     console.entry("rate", f"{config.optimizer}, {config.schedule} from {config.peak_learning_rate:g}{scales}")
+    if built.warm_start:
+        console.entry("init", built.warm_start.summary)
     if progress.step:
         console.entry("resume", f"from step {progress.step}, epoch {progress.epoch}")
 

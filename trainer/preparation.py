@@ -28,6 +28,7 @@ from trainer.model.optimizer import Optimizer
 from trainer.model.schedule import build_schedule
 from trainer.records.console import Console
 from trainer.training.step import TrainStep
+from trainer.training.warm_start import WarmStart, warm_start
 
 if TYPE_CHECKING:
     from trainer.features.once import RunFeatures
@@ -71,6 +72,8 @@ class Built:
 
     model: Classifier
     optimizer: Optimizer
+    warm_start: WarmStart | None = None
+    """What --init_from brought."""
 
 
 def prepare(config: Config, cluster: Cluster, console: Console) -> Prepared:
@@ -100,30 +103,34 @@ def build(prepared: Prepared) -> Built:
     """
     config = prepared.config
     with prepared.cluster.strategy.scope():
-        model = build_classifier(prepared)
+        model, brought = build_classifier(prepared)
         groups = parameter_groups(config, model.trainable_variables)
         schedule = build_schedule(config, len(prepared.train), prepared.steps_total)
         optimizer = Optimizer(config, schedule, groups, _averages(config, model, groups))
-    return Built(model, optimizer)
+    return Built(model, optimizer, brought)
 
 
-def build_classifier(prepared: Prepared) -> Classifier:
-    """The model with initial weights, in whatever scope the caller is."""
-    backbone = build_backbone(prepared.config, prepared.source.native_size)
-    return Classifier(backbone, len(prepared.source.class_names), prepared.config)
+def build_classifier(prepared: Prepared) -> tuple[Classifier, WarmStart | None]:
+    """The model with initial weights, in whatever scope the caller is, and what --init_from brought to them.
+
+    Also where a run goes on from its own checkpoint: that holds only what training changes.
+    """
+    config = prepared.config
+    backbone = build_backbone(config, prepared.source.native_size)
+    model = Classifier(backbone, len(prepared.source.class_names), config)
+    return model, warm_start(config.init_from, model) if config.init_from else None
 
 
-def publishable(prepared: Prepared, built: Built) -> tuple[Classifier, WeightAverages]:
-    """The model to publish, on CPU and outside of any strategy, and the averages of its weights, if there are any.
+def publishable(prepared: Prepared, built: Built) -> Classifier:
+    """The model to publish, on CPU and outside of any strategy, whose weights are to be restored from a checkpoint.
 
-    Both are to be restored from a checkpoint. Where the trained model is such a one it is given back.
+    Where the trained model is such a one it is given back.
     """
     if prepared.cluster.has_plain_variables:
-        return built.model, built.optimizer.averages
+        return built.model
     with tf.device("/cpu:0"):
-        model = build_classifier(prepared)
-        groups = parameter_groups(prepared.config, model.trainable_variables)
-        return model, _averages(prepared.config, model, groups)
+        model, _ = build_classifier(prepared)
+        return model
 
 
 def build_step(prepared: Prepared, built: Built) -> TrainStep:

@@ -16,8 +16,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime, timezone
 
 import numpy as np
 import tensorflow as tf
@@ -34,74 +33,34 @@ from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
 from trainer.export import FOLDER as EXPORT_FOLDER
 from trainer.export import export_model
 from trainer.model.endpoint import first_line
-from trainer.preparation import (
-    Built,
-    Prepared,
-    build,
-    build_step,
-    features_once,
-    prepare,
-    publishable,
-    training_input,
-)
+from trainer.preparation import Built, Prepared, build, features_once, prepare, publishable
 from trainer.records.console import Console
-from trainer.records.goodput import Stopwatch
-from trainer.records.status import State, Status, TestResult
-from trainer.records.writers import no_writers, open_writers
+from trainer.records.goodput import Attempt, Stopwatch
+from trainer.records.status import Status, TestResult, earlier_attempts
+from trainer.session import Session
+from trainer.stop_request import StopRequest
 from trainer.storage import RunDirectory
-from trainer.training.actions import (
-    SaveCheckpoint,
-    ShowProgress,
-    StopOnNonFinite,
-    Validate,
-    WriteMetrics,
-    WriteStatus,
-    best_result,
-)
-from trainer.training.checkpoint import Best, CheckpointStore
-from trainer.training.evaluation import Evaluation, Evaluator
-from trainer.training.loop import Action, Progress, TrainLoop
+from trainer.train import train
+from trainer.training.actions import best_result
+from trainer.training.checkpoint import Best, Checkpoint
+from trainer.training.evaluation import Evaluator
+from trainer.training.loop import Progress
 from trainer.training.resume import CONFIG_FILE, Start, choose_start
+from trainer.training.state import TrainingState, restore_weights
 from trainer.watch import watch
-
-if TYPE_CHECKING:
-    from trainer.features.once import RunFeatures
 
 PROBE_IMAGES = 8
 """How many images the parity gate asks about."""
 
 
-@dataclass(frozen=True)
-class Session:
-    """A run that has begun: what it does, where it leaves it, and who is told.
-
-    Attributes:
-      prepared: devices, images, splits.
-      built: model and optimizer, with the state of the checkpoint that the run goes on from.
-      progress: where the run stands.
-      best: the best of its checkpoints so far.
-      run: the run directory.
-      status: what status.json will say.
-      stopwatch: where the time goes.
-      console: the person's view.
-    """
-
-    prepared: Prepared
-    built: Built
-    progress: Progress
-    best: Best | None
-    run: RunDirectory
-    status: Status
-    stopwatch: Stopwatch
-    console: Console
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this process writes what the run leaves behind."""
-        return self.prepared.cluster.is_chief
-
-
-def execute(config: Config, *, dry_run: bool = False, quiet: bool = False, stopwatch: Stopwatch | None = None) -> int:
+def execute(
+    config: Config,
+    *,
+    dry_run: bool = False,
+    quiet: bool = False,
+    stopwatch: Stopwatch | None = None,
+    stop: StopRequest | None = None,
+) -> int:
     """Does what the configuration says.
 
     Args:
@@ -109,6 +68,7 @@ def execute(config: Config, *, dry_run: bool = False, quiet: bool = False, stopw
       dry_run: print the resolved configuration and the plan; write and train nothing.
       quiet: print warnings and errors only.
       stopwatch: one that has run since the process began; by default the time counts from here.
+      stop: asked whether the run is to stop for now; by default it is not.
 
     Returns:
       `EXIT_DONE`, or `EXIT_PREEMPTED` where the run was interrupted and can go on.
@@ -132,13 +92,13 @@ def execute(config: Config, *, dry_run: bool = False, quiet: bool = False, stopw
         if config.keeps_features and config.feature_cache != "auto":
             _check_apart(RunDirectory(config.feature_cache, "--feature_cache").path, "--feature_cache", prepared.source)
         data_fingerprint = prepared.source.fingerprint()
-        start = choose_start(config, run, data_fingerprint)
+        start = choose_start(config, run, data_fingerprint, console.warning)
         if start.finished and (run.exists(EXPORT_FOLDER) or not config.export):
             console.note(f"{run.path} is done: what it left there stands. Another --run_dir starts anew.")
             return EXIT_DONE
-        check_agreement(cluster, data_fingerprint, start.position.step if start.position else 0)
+        check_agreement(cluster, data_fingerprint, start.step)
         built = build(prepared)
-        progress, best = _restore(start, run, prepared, built)
+        progress, best = _restore(start, prepared, built)
         if dry_run:
             console.note(config.to_json().rstrip())
             list_variables(built, console)
@@ -147,10 +107,8 @@ def execute(config: Config, *, dry_run: bool = False, quiet: bool = False, stopw
         if config.cache_decoded and not config.keeps_features:
             decoded = decode_all(prepared.source, built.model.image_input, console.note)
             prepared = dataclasses.replace(prepared, source=decoded)
-        status = Status(config_fingerprint=config.fingerprint(), data_fingerprint=data_fingerprint)
-        status.update(steps_total=prepared.steps_total, skipped_images=prepared.source.skipped)
-        status.update(**dataclasses.asdict(progress), best=best_result(best))
-        session = Session(prepared, built, progress, best, run, status, stopwatch, console)
+        status = _first_status(prepared, run, data_fingerprint, progress, best)
+        session = Session(prepared, built, progress, best, run, status, stopwatch, console, stop or StopRequest())
         if session.is_chief:
             run.write_text(CONFIG_FILE, config.to_json())
             status.write(run)
@@ -158,36 +116,61 @@ def execute(config: Config, *, dry_run: bool = False, quiet: bool = False, stopw
     return _carry_out(session)
 
 
+def _first_status(
+    prepared: Prepared, run: RunDirectory, data_fingerprint: str, progress: Progress, best: Best | None
+) -> Status:
+    """What status.json says before the first step of this start."""
+    began = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Status(
+        step=progress.step,
+        epoch=progress.epoch,
+        steps_total=prepared.steps_total,
+        train=progress.train,
+        validation=progress.validation,
+        best=best_result(best),
+        attempts=[*earlier_attempts(run, progress.step), Attempt(began, progress.step, progress.step)],
+        config_fingerprint=prepared.config.fingerprint(),
+        data_fingerprint=data_fingerprint,
+        skipped_images=prepared.source.skipped,
+    )
+
+
 def _carry_out(session: Session) -> int:
     """Tells the story, and notes how it ended."""
     try:
         with _naming_full_memory(), contextlib.closing(session.console):
             _tell_the_story(session)
-    except KeyboardInterrupt:
-        return _note_interruption(session)
+    except KeyboardInterrupt as interruption:
+        return _note_interruption(session, str(interruption))
     except Exception as error:
         if _hides_an_interruption(error):
-            return _note_interruption(session)
+            return _note_interruption(session, session.stop.reason)
         if session.prepared.cluster.lost_worker(error):
-            _write_ending(session, "preempted", "another worker was lost")
+            session.note_ending("preempted", "another worker was lost")
             session.console.warning("Another worker was lost. Start all again: they go on from the last checkpoint.")
             return EXIT_PREEMPTED
-        _write_ending(session, "failed", str(error) or type(error).__name__)
+        session.note_ending("failed", str(error) or type(error).__name__)
         raise
     return EXIT_DONE
 
 
-def _note_interruption(session: Session) -> int:
-    _write_ending(session, "preempted", "interrupted from the keyboard")
+def _note_interruption(session: Session, reason: str) -> int:
+    reason = reason or "interrupted from the keyboard"
+    session.status.take_time(session.stopwatch.seconds())
+    session.note_ending("preempted", reason)
     session.console.warning(
-        f"Interrupted. The same command with --run_dir={session.run.path} goes on from the last checkpoint."
+        f"{reason[0].upper()}{reason[1:]}. The same command with --run_dir={session.run.path} goes on from the last "
+        "checkpoint."
     )
     return EXIT_PREEMPTED
 
 
 def _hides_an_interruption(error: Exception) -> bool:
     """Whether a Ctrl-C came just while TensorFlow raised another error; pybind11 (TensorFlow 2.21) words it so."""
-    return isinstance(error, RuntimeError) and "REPLACED BY KeyboardInterrupt" in str(error)
+    return (
+        isinstance(error, RuntimeError)
+        and re.search("REPLACED BY (KeyboardInterrupt|Preempted)", str(error)) is not None
+    )
 
 
 def _tell_the_story(session: Session) -> None:
@@ -200,78 +183,47 @@ def _tell_the_story(session: Session) -> None:
         with session.stopwatch.measure("features"):
             features = features_once(prepared, built.model, session.console)
         evaluator = Evaluator(cluster, built.model, source, prepared.config.batch_size, features)
-        best_step = _train(session, evaluator, features)
-        store = CheckpointStore(session.run)
+        best_step = train(session, evaluator, features)
         cluster.barrier()  # The chief may still be writing the last checkpoint.
+        best = session.store.load(best_step)
         if len(splits.test):
             with session.stopwatch.measure("evaluate"):
-                store.restore(best_step, built.model, averages=built.optimizer.averages)
-                built.optimizer.averages.put_in_place()
+                restore_weights(best, built.model)
                 test = evaluator(splits.test)
                 session.status.update(test=TestResult(test.accuracy, test.loss, test.examples))
     if session.is_chief:
         if prepared.config.export:
             with session.stopwatch.measure("export"):
-                session.status.update(export=_export(session, store, best_step))
-        session.status.update(state="done", seconds=session.stopwatch.seconds())
+                session.status.update(export=_export(session, best))
+        session.status.update(state="done")
+        session.status.take_time(session.stopwatch.seconds())
         session.status.write(session.run)
         say_result(prepared, session.status, session.console)
     cluster.barrier()  # A worker that left earlier would look like one that was lost.
 
 
-def _export(session: Session, store: CheckpointStore, step: int) -> str:
+def _export(session: Session, checkpoint: Checkpoint) -> str:
     """Publishes a checkpoint; gives the path."""
     prepared = session.prepared
-    model, averages = publishable(prepared, session.built)
-    store.restore(step, model, averages=averages)
-    averages.put_in_place()
+    model = publishable(prepared, session.built)
+    restore_weights(checkpoint, model)
     return export_model(model, prepared.source.class_names, _probe_images(prepared), session.run)
 
 
-def _train(session: Session, evaluator: Evaluator, features: RunFeatures | None) -> int:
-    """Trains from the start to the last epoch; gives the step of the best checkpoint."""
-    prepared, built, progress, stopwatch = session.prepared, session.built, session.progress, session.stopwatch
-    averages, validation = built.optimizer.averages, prepared.splits.validation
-    store = CheckpointStore(session.run, writes=session.is_chief)
-    with stopwatch.measure("startup"):
-        dataset = training_input(
-            prepared, built.model, first_step=progress.step, last_step=prepared.steps_total, features=features
-        )
-        loop = TrainLoop(prepared.cluster, build_step(prepared, built), dataset, stopwatch)
-
-    def validate() -> Evaluation:
-        with averages.in_place():
-            return evaluator(validation)
-
-    with open_writers(session.run, progress.step) if session.is_chief else no_writers() as writer:
-        fingerprints = (session.status.config_fingerprint, session.status.data_fingerprint)
-        save = SaveCheckpoint(store, built.model, built.optimizer, fingerprints, session.best, stopwatch)
-        actions: list[Action] = [StopOnNonFinite(store, built.model), WriteMetrics(writer, built.optimizer.schedule)]
-        if len(validation):
-            actions.append(Validate(validate, writer, stopwatch))
-        actions.append(save)
-        if session.is_chief:
-            actions.append(WriteStatus(session.status, session.run, save, stopwatch, prepared.config.batch_size))
-            actions.append(ShowProgress(session.console, session.status, prepared.config.epochs))
-        loop.run(progress, prepared.epoch_ends, prepared.config.steps_per_loop, actions)
-    return save.best.step if save.best else progress.step
-
-
-def _restore(start: Start, run: RunDirectory, prepared: Prepared, built: Built) -> tuple[Progress, Best | None]:
+def _restore(start: Start, prepared: Prepared, built: Built) -> tuple[Progress, Best | None]:
     """Puts the state of the starting checkpoint into model and optimizer; gives where the run stands."""
-    position = start.position
-    if position is None:
+    if start.checkpoint is None:
         return Progress(step=0, epoch=0), None
-    own = start.store.belongs_to(run)
-    if not own and position.step >= prepared.steps_total:
+    position = start.checkpoint.position
+    if not start.own and position.step >= prepared.steps_total:
         raise UserError(
             f"--resume={prepared.config.resume} has done {position.step} steps and this run has "
             f"{prepared.steps_total}: give more --epochs."
         )
-    start.store.restore(position.step, built.model, built.optimizer)
-    progress = Progress(position.step, position.epoch, position.train, position.validation)
+    TrainingState(built.model, built.optimizer).restore(start.checkpoint)
+    progress = Progress(position.step, position.epoch, position.validation, dict(position.sums), position.counted)
     # Only this run's own checkpoints can be its best: another run's may have been chosen by other images.
-    return progress, position.best if own else None
+    return progress, position.best if start.own else None
 
 
 def _check_apart(folder: str, flag: str, source: Source) -> None:
@@ -302,11 +254,3 @@ def _probe_images(prepared: Prepared) -> list[bytes]:
     source = prepared.source
     places = np.linspace(0, len(prepared.train) - 1, PROBE_IMAGES).astype(int)
     return [source.encoded(int(index)) for index in prepared.train[np.unique(places)]]
-
-
-def _write_ending(session: Session, state: State, error: str) -> None:
-    """Notes how the run ended; where even that cannot be written, the error that ended the run is the news."""
-    session.status.update(state=state, error=error)
-    if session.is_chief:
-        with contextlib.suppress(UserError):
-            session.status.write(session.run)

@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import stat
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from trainer.errors import UserError
@@ -109,8 +110,8 @@ class RunDirectory:
         """Writes a whole file as UTF-8; see `write_bytes`."""
         self.write_bytes(name, text.encode())
 
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Writes a whole file; folders on the way are made.
+    def write_bytes(self, name: str, *content: bytes | memoryview) -> None:
+        """Writes a whole file, from one or more parts; folders on the way are made.
 
         The file has its complete old content or its complete new one, even if the machine stops halfway.
 
@@ -121,7 +122,8 @@ class RunDirectory:
         with reading_or_writing(self.path, self._flag):
             if self.is_remote:
                 with _gfile().GFile(path, "wb") as file:
-                    file.write(content)
+                    for part in content:
+                        file.write(bytes(part))
             else:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 _replace_file(path, content)
@@ -232,11 +234,12 @@ def _beside(path: str, kind: str) -> str:
     return os.path.join(folder, f"{_temporary_prefix(name, kind)}{secrets.token_hex(4)}")
 
 
-def _replace_file(path: str, content: bytes) -> None:
+def _replace_file(path: str, content: Sequence[bytes | memoryview]) -> None:
     temporary = _beside(path, "tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(content)
+            for part in content:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

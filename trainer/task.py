@@ -10,6 +10,7 @@ Every field of `trainer.config.Config` is a flag (`trainer.config_flags`).
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Sequence
 
@@ -17,8 +18,10 @@ from absl import app, flags
 
 from trainer.config_flags import config_from_flags, define_flags, parse_arguments, read_local_text
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
+from trainer.preemption_notice import watch_for_notice
 from trainer.records.goodput import Stopwatch
 from trainer.startup import import_tensorflow_quietly, require_temporary_folder
+from trainer.stop_request import StopRequest
 from trainer.terminal import ensure_standard_streams, print_error
 
 FLAGS = flags.FLAGS
@@ -31,16 +34,19 @@ def main(_: Sequence[str]) -> int:
     try:
         config = config_from_flags(FLAGS, read_text)
         require_temporary_folder()
-        with stopwatch.measure("startup"):
-            import_tensorflow_quietly(local_tpu=config.strategy == "tpu" and config.tpu == "local")
-            from trainer import run
+        stop = StopRequest(max_minutes=config.max_minutes, within_seconds=config.stop_seconds)
+        with stop.listening():
+            watch_for_notice(stop.interrupt, os.environ)
+            with stopwatch.measure("startup"):
+                import_tensorflow_quietly(local_tpu=config.strategy == "tpu" and config.tpu == "local")
+                from trainer import run
 
-        return run.execute(config, dry_run=FLAGS.dry_run, quiet=FLAGS.quiet, stopwatch=stopwatch)
+            return run.execute(config, dry_run=FLAGS.dry_run, quiet=FLAGS.quiet, stopwatch=stopwatch, stop=stop)
     except UserError as error:
         print_error(str(error))
         return EXIT_USER
-    except KeyboardInterrupt:
-        print_error("interrupted before the run began; nothing was written.")
+    except KeyboardInterrupt as interruption:
+        print_error(f"{str(interruption) or 'interrupted'} before the run began; nothing was written.")
         return EXIT_PREEMPTED
 
 

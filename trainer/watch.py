@@ -13,14 +13,15 @@ from collections.abc import Callable
 from trainer.cluster import connect
 from trainer.config import Config
 from trainer.errors import EXIT_DONE, UserError
-from trainer.preparation import Built, build, prepare
+from trainer.preparation import build, prepare
 from trainer.records.console import Console
 from trainer.records.status import FILE_NAME as STATUS_FILE
 from trainer.records.writers import TensorBoardWriter
 from trainer.storage import RunDirectory
 from trainer.topology import Topology
-from trainer.training.checkpoint import CheckpointStore
-from trainer.training.evaluation import Evaluation, Evaluator
+from trainer.training.checkpoint import Checkpoint, CheckpointStore
+from trainer.training.evaluation import Evaluator
+from trainer.training.state import restore_weights
 
 SPLIT = "evaluator"
 """What its curves are called."""
@@ -66,11 +67,13 @@ def watch(
         state = _state(run)  # Before looking for checkpoints: a run that has ended writes no more.
         for step in [step for step in store.steps() if step > judged]:
             judged = step
-            evaluation = _judge(store, step, built, lambda: evaluator(indices))
-            if evaluation:
+            checkpoint = _load(store, step)
+            if checkpoint:
+                restore_weights(checkpoint, built.model)
+                evaluation = evaluator(indices)
                 values = {"accuracy": evaluation.accuracy, "loss": evaluation.loss}
-                writer.write(SPLIT, step, epoch=store.position(step).epoch, values=values)
-                writer.flush()
+                writer.write(SPLIT, step, epoch=checkpoint.position.epoch, values=values)
+                writer.pending()()
                 console.entry("step", f"{step}: accuracy {evaluation.accuracy:.4f}, loss {evaluation.loss:.4f}")
         if state not in (None, "running"):
             writer.close()
@@ -83,16 +86,14 @@ def watch(
         sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def _judge(store: CheckpointStore, step: int, built: Built, evaluate: Callable[[], Evaluation]) -> Evaluation | None:
-    """The evaluation of a checkpoint, or None where the workers deleted it in the meantime."""
+def _load(store: CheckpointStore, step: int) -> Checkpoint | None:
+    """A checkpoint, or None where the workers deleted it in the meantime."""
     try:
-        store.restore(step, built.model, averages=built.optimizer.averages)
+        return store.load(step)
     except UserError:
         if step in store.steps():
             raise
         return None
-    built.optimizer.averages.put_in_place()
-    return evaluate()
 
 
 def _state(run: RunDirectory) -> str | None:

@@ -269,10 +269,8 @@ def test_a_run_on_features_goes_on_where_it_was(
 
 def last_variables(config: Config) -> dict[str, np.ndarray]:
     """All variables of a run's newest checkpoint."""
-    step = CheckpointStore(RunDirectory(config.run_dir)).steps()[-1]
-    reader = tf.train.load_checkpoint(f"{config.run_dir}/checkpoints/step-{step:08d}/variables")
-    names = reader.get_variable_to_shape_map()
-    return {name: reader.get_tensor(name) for name in names if not name.startswith(("_CHECKPOINTABLE", "save_counter"))}
+    store = CheckpointStore(RunDirectory(config.run_dir))
+    return dict(store.load(store.steps()[-1]).tensors)
 
 
 def test_more_features_than_fit_in_memory_give_the_same_run(

@@ -19,6 +19,8 @@ from trainer.model.averages import WeightAverages
 from trainer.model.groups import Group
 from trainer.model.optimizer import Optimizer
 from trainer.model.schedule import Schedule
+from trainer.storage import RunDirectory
+from trainer.training.checkpoint import CheckpointStore
 
 pytestmark = pytest.mark.strategies
 
@@ -69,14 +71,12 @@ def test_the_average_is_validated_tested_and_exported(tmp_path: Path) -> None:
     config = Config(data="synthetic:2", epochs=1, batch_size=256, ema_decay=0.5, run_dir=str(tmp_path / "r"))
     assert run.execute(config, quiet=True) == EXIT_DONE
     status = json.loads((tmp_path / "r" / "status.json").read_text(encoding="utf-8"))
-    reader = tf.train.load_checkpoint(str(next((tmp_path / "r" / "checkpoints").iterdir()) / "variables"))
-    names = reader.get_variable_to_shape_map()
-    head = next(name for name in names if "head" in name and names[name] == [reader.get_tensor(name).shape[0], 2])
-    average = next(
-        reader.get_tensor(name) for name in names if name.startswith("averages/") and names[name] == names[head]
-    )
+    store = CheckpointStore(RunDirectory(config.run_dir))
+    tensors = store.load(store.steps()[-1]).tensors
+    kernel_name = next(name for name in tensors if name.startswith("averages/") and name.endswith("head/kernel"))
+    average, trained = tensors[kernel_name], tensors[kernel_name.replace("averages/", "model/")]
     exported = tf.saved_model.load(str(tmp_path / "r" / "export"))
     (kernel,) = [variable for variable in exported.variables if variable.shape == average.shape]
     np.testing.assert_array_equal(kernel.numpy(), average)
-    assert not np.array_equal(kernel.numpy(), reader.get_tensor(head))
+    assert not np.array_equal(kernel.numpy(), trained)
     assert status["test"]["accuracy"] > 0

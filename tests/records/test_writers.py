@@ -43,7 +43,7 @@ class TestJsonLines:
         values = {"loss": np.array([0.1, 0.25], np.float32), '50% "ü"': np.array([1, 2], np.float32)}
         writer.write_steps("train", steps(1, 2), epoch=0, values=values)
         writer.write("validation", 2, epoch=1, values={"accuracy": 0.75})
-        writer.flush()
+        writer.pending()()
         found = lines(run)
         assert [list(line) for line in found[:2]] == [["split", "step", "epoch", "loss", '50% "ü"']] * 2
         assert np.float32(found[0]["loss"]) == np.float32(0.1)  # type: ignore[arg-type]
@@ -55,7 +55,7 @@ class TestJsonLines:
         floats = bits.view(np.float32)
         writer = JsonLinesWriter(run, resumed_step=0)
         writer.write_steps("train", steps(1, 2000), epoch=0, values={"loss": floats})
-        writer.flush()
+        writer.pending()()
         found = np.array([np.nan if line["loss"] is None else line["loss"] for line in lines(run)], np.float32)
         finite = np.isfinite(floats)
         assert np.array_equal(found[finite], floats[finite])
@@ -66,18 +66,18 @@ class TestJsonLines:
         writer.write("train", 1, epoch=0, values={"loss": 1.0})
         assert not run.exists("metrics.jsonl")
         for _ in range(2):
-            writer.flush()
+            writer.pending()()
         assert len(lines(run)) == 1
 
     def test_resume_drops_later_lines_and_a_line_that_was_cut_off(self, run: RunDirectory) -> None:
         writer = JsonLinesWriter(run, resumed_step=0)
         writer.write_steps("train", steps(1, 5), epoch=0, values=losses(1, 5))
         writer.write("validation", 3, epoch=1, values={"accuracy": 0.5})
-        writer.flush()
+        writer.pending()()
         run.append_text("metrics.jsonl", '{"split": "train", "step": 2, "lo')
         resumed = JsonLinesWriter(run, resumed_step=3)
         resumed.write_steps("train", steps(4, 5), epoch=1, values=losses(4, 5, offset=0.5))
-        resumed.flush()
+        resumed.pending()()
         assert [(line["split"], line["step"]) for line in lines(run)] == [
             ("train", 1),
             ("train", 2),
@@ -95,8 +95,8 @@ class TestJsonLines:
         writer.write("train", 1, epoch=0, values={"loss": 1.0})
         with monkeypatch.context() as patch, pytest.raises(OSError, match="fault"):
             patch.setattr(RunDirectory, "append_text", lambda *_: (_ for _ in ()).throw(OSError("fault")))
-            writer.flush()
-        writer.flush()
+            writer.pending()()
+        writer.pending()()
         assert len(lines(run)) == 1
 
     def test_a_thousand_steps_take_less_than_a_hundredth_of_a_second(self, run: RunDirectory) -> None:
@@ -107,7 +107,7 @@ class TestJsonLines:
                 writer.write_steps("train", steps(1, 1000), epoch=0, values=values)
                 start = time.process_time()
                 writer.write_steps("train", steps(1001, 2000), epoch=0, values=values)
-                writer.flush()
+                writer.pending()()
                 return time.process_time() - start
 
         assert min(seconds() for _ in range(5)) < 0.01
@@ -127,7 +127,7 @@ class TestTensorBoard:
     def test_flush_makes_points_visible_while_the_run_goes_on(self, run: RunDirectory) -> None:
         writer = TensorBoardWriter(run, resumed_step=0)
         writer.write("train", 1, epoch=0, values={"loss": 1.0})
-        writer.flush()
+        writer.pending()()
         assert curve(run, "train", "loss") == [(1, 1.0)]
         writer.close()
 

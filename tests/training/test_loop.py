@@ -15,7 +15,7 @@ from trainer.model.schedule import Schedule, build_schedule
 from trainer.records.goodput import Stopwatch
 from trainer.records.writers import MetricWriter
 from trainer.training.actions import WriteMetrics
-from trainer.training.loop import MAX_AUTOMATIC_STEPS, TARGET_LOOP_SECONDS, Boundary, Pace, Progress, TrainLoop
+from trainer.training.loop import MAX_AUTOMATIC_STEPS, TARGET_LOOP_SECONDS, Boundary, Pace, Progress, Stops, TrainLoop
 
 pytestmark = pytest.mark.strategies
 
@@ -34,7 +34,7 @@ def run_loop(epoch_ends: list[int], steps_per_loop: int, start: int = 0) -> list
         Cluster(strategy, "CPU", "one CPU"), step, strategy.experimental_distribute_dataset(dataset), Stopwatch()
     )
     epoch = sum(end <= start for end in epoch_ends)
-    loop.run(Progress(start, epoch), epoch_ends, steps_per_loop, [seen.append])
+    loop.run(Progress(start, epoch), Stops(epoch_ends), steps_per_loop, [seen.append])
     return seen
 
 
@@ -75,7 +75,7 @@ def test_training_metrics_are_means_over_the_epoch_so_far() -> None:
     loop = TrainLoop(
         Cluster(strategy, "CPU", "one CPU"), step, strategy.experimental_distribute_dataset(dataset), Stopwatch()
     )
-    loop.run(Progress(0, 0), [2, 4], 1, [lambda boundary: means.append(boundary.progress.train["loss"])])
+    loop.run(Progress(0, 0), Stops([2, 4]), 1, [lambda boundary: means.append(boundary.progress.train["loss"])])
     assert means == [0.0, 0.5, 2.0, 2.5]
 
 

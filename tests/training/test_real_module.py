@@ -14,7 +14,7 @@ from trainer.config import Config
 from trainer.preparation import Built, build, build_step, prepare, training_input
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
-from trainer.training.loop import Progress, TrainLoop
+from trainer.training.loop import Progress, Stops, TrainLoop
 
 pytestmark = pytest.mark.strategies
 
@@ -31,7 +31,7 @@ def train_two_steps(module: Path, photos: Path, **fields: Any) -> tuple[dict[str
     before = {variable.path: variable.numpy() for variable in built.model.backbone.variables}
     dataset = training_input(prepared, built.model, first_step=0, last_step=2)
     step = build_step(prepared, built)
-    TrainLoop(prepared.cluster, step, dataset, Stopwatch()).run(Progress(0, 0), [2], 2, [])
+    TrainLoop(prepared.cluster, step, dataset, Stopwatch()).run(Progress(0, 0), Stops([2]), 2, [])
     return before, built
 
 

@@ -25,6 +25,7 @@ class WeightAverages:
           variables: what to average.
         """
         self.decay = decay
+        self._paths = [variable.path for variable in variables] if decay else []
         self._weights = [variable.value for variable in variables] if decay else []
         self.averages = [
             tf.Variable(tf.convert_to_tensor(weight), trainable=False, name="average") for weight in self._weights
@@ -33,6 +34,10 @@ class WeightAverages:
     def __bool__(self) -> bool:
         """Whether there are any."""
         return bool(self.averages)
+
+    def by_path(self) -> dict[str, tf.Variable]:
+        """The averages by the paths of what they are averages of."""
+        return dict(zip(self._paths, self.averages, strict=True))
 
     def update(self, strategy: tf.distribute.Strategy, step: tf.Tensor) -> None:
         """Takes in the variables' values after a step. In cross-replica context.

@@ -42,6 +42,10 @@ class LossScale(tf.Module):
             self.factor = tf.Variable(INITIAL_LOSS_SCALE, trainable=False, aggregation=aggregation)
             self.good_steps = tf.Variable(0, trainable=False, aggregation=aggregation)
 
+    def by_name(self) -> dict[str, tf.Variable]:
+        """Its variables, which a checkpoint must hold."""
+        return {"factor": self.factor, "good_steps": self.good_steps} if self.dynamic else {}
+
     def scale(self, loss: tf.Tensor) -> tf.Tensor:
         """The loss to differentiate."""
         return loss * self.factor if self.dynamic else loss
@@ -152,14 +156,17 @@ def is_decayed(variable: keras.Variable) -> bool:
 
 
 def _update_rule(name: str) -> keras.optimizers.Optimizer:
-    """Keras' rule, of which only `update_step` and the slots are used: the rate and the decay come from us."""
+    """Keras' rule, of which only `update_step` and the slots are used: the rate and the decay come from us.
+
+    Its name, which begins those of its variables in a checkpoint, is given: Keras would number those of a process.
+    """
     match name:
         case "sgd":
-            return keras.optimizers.SGD()
+            return keras.optimizers.SGD(name=name)
         case "momentum":
-            return keras.optimizers.SGD(momentum=MOMENTUM, nesterov=True)
+            return keras.optimizers.SGD(momentum=MOMENTUM, nesterov=True, name=name)
         case "rmsprop":
-            return keras.optimizers.RMSprop()
+            return keras.optimizers.RMSprop(name=name)
         case "adam" | "adamw":
-            return keras.optimizers.Adam()
+            return keras.optimizers.Adam(name=name)
     raise ValueError(f"no update rule {name}")

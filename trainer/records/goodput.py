@@ -1,14 +1,16 @@
-"""Where the wall time of a run goes."""
+"""Where the wall time of a run goes, over all the times that it was started."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
-Phase = Literal["startup", "features", "compile", "train", "evaluate", "checkpoint", "export"]
-"""What a second can be spent on."""
+Phase = Literal["startup", "features", "compile", "input_wait", "train", "evaluate", "checkpoint", "export"]
+"""What a second can be spent on. input_wait: training steps that wait for images. checkpoint: training that waits for a
+checkpoint; most of one is written while training goes on."""
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
@@ -47,6 +49,12 @@ class Stopwatch:
             self._settle()
             self._running.pop()
 
+    def move(self, seconds: float, source: Phase, target: Phase) -> None:
+        """Books some seconds for another phase than the one that was measured."""
+        self._settle()
+        self._seconds[source] -= seconds
+        self._seconds[target] += seconds
+
     def seconds(self) -> dict[str, float]:
         """Seconds by phase up to now, running ones included, and "total": all since the start, measured or not."""
         self._settle()
@@ -58,3 +66,53 @@ class Stopwatch:
         if self._running:
             self._seconds[self._running[-1]] += now - self._last
         self._last = now
+
+
+@dataclass
+class Attempt:
+    """One start of a run.
+
+    Attributes:
+      began: when, ISO 8601 in UTC.
+      from_step: where it went on.
+      to_step: the last step that it told of.
+      seconds: by phase and in total, as `Stopwatch.seconds` gives them.
+      lost_seconds: of training steps that a later start had to repeat.
+    """
+
+    began: str
+    from_step: int
+    to_step: int
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    lost_seconds: float = 0.0
+
+    def lose(self, resumed_step: int) -> None:
+        """Notes that the next start went on from `resumed_step`: the steps after it count at their mean time."""
+        if self.to_step > max(resumed_step, self.from_step):
+            repeated = self.to_step - max(resumed_step, self.from_step)
+            self.lost_seconds = self.seconds.get("train", 0.0) * repeated / (self.to_step - self.from_step)
+
+    @classmethod
+    def from_json(cls, values: Any) -> Attempt:
+        """Reads one out of status.json.
+
+        Raises:
+          TypeError, KeyError, ValueError: it is none.
+        """
+        seconds = {str(phase): float(count) for phase, count in values["seconds"].items()}
+        steps = int(values["from_step"]), int(values["to_step"])
+        return cls(str(values["began"]), *steps, seconds, float(values["lost_seconds"]))
+
+
+def goodput(attempts: Sequence[Attempt]) -> dict[str, float]:
+    """Where the time of all starts went.
+
+    Returns:
+      "starts", how many there were; seconds by phase, "lost" and "total"; "train" is without what was lost. "share" is
+      that of "train" in the total: 1 would be a run that does nothing else.
+    """
+    phases = {phase: sum(attempt.seconds.get(phase, 0.0) for attempt in attempts) for phase in (*PHASES, "total")}
+    lost = sum(attempt.lost_seconds for attempt in attempts)
+    phases["train"] -= lost
+    share = phases["train"] / phases["total"] if phases["total"] else 0.0
+    return {"starts": len(attempts), **phases, "lost": lost, "share": share}

@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 
 import trainer
+from trainer.errors import UserError
+from trainer.records.goodput import Attempt, goodput
 from trainer.storage import RunDirectory
 
 FILE_NAME = "status.json"
@@ -78,7 +80,11 @@ class Status:
     images_per_second: float | None = None
     """Training speed, over all replicas."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Wall time by phase, as `Stopwatch.seconds` gives it."""
+    """Wall time of this start by phase, as `Stopwatch.seconds` gives it."""
+    attempts: list[Attempt] = field(default_factory=list)
+    """All starts of the run; the last one is going on, or is the one that ended."""
+    goodput: Mapping[str, float] = field(default_factory=dict)
+    """Where the time of all starts went, as `trainer.records.goodput.goodput` gives it."""
     config_fingerprint: str = ""
     data_fingerprint: str = ""
     versions: Mapping[str, str | None] = field(default_factory=lambda: installed_versions())
@@ -118,6 +124,34 @@ class Status:
           UserError: the disk is full, or the place cannot be written.
         """
         directory.write_text(FILE_NAME, self.to_json())
+
+    def take_time(self, seconds: Mapping[str, float]) -> None:
+        """Takes in how much time went where in this start, which must be among the `attempts`, and how far it came."""
+        attempt = self.attempts[-1]
+        attempt.seconds, attempt.to_step = seconds, self.step
+        self.update(seconds=seconds, goodput=goodput(self.attempts))
+
+
+def earlier_attempts(directory: RunDirectory, resumed_step: int) -> list[Attempt]:
+    """The starts that a run has behind it.
+
+    Args:
+      directory: of the run; it need not exist.
+      resumed_step: where it goes on.
+
+    Raises:
+      UserError: its status.json is damaged.
+    """
+    if not directory.exists(FILE_NAME):
+        return []
+    try:
+        attempts = [Attempt.from_json(values) for values in json.loads(directory.read_text(FILE_NAME))["attempts"]]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        path = directory.join(FILE_NAME)
+        raise UserError(f"{path} is damaged: delete it, and the run goes on from its last checkpoint.") from None
+    if attempts:
+        attempts[-1].lose(resumed_step)
+    return attempts
 
 
 def installed_versions() -> dict[str, str | None]:

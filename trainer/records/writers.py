@@ -3,7 +3,7 @@
 with open_writers(run, resumed_step=0) as writer:
     writer.write_steps("train", steps, epoch=1, values={"loss": losses})
     writer.write("validation", 43, epoch=1, values={"accuracy": 0.9})
-    writer.flush()
+    writer.pending()()
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.records.background import Job
 from trainer.storage import RunDirectory, reading_or_writing
 
 METRICS_FILE = "metrics.jsonl"
@@ -27,9 +28,9 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 class MetricWriter(Protocol):
-    """Takes metrics as they come up; nothing is sure to be on disk before `flush`.
+    """Takes metrics as they come up; nothing is on disk before a `pending` job was done.
 
-    Flush before the checkpoint of a step is saved: a run that resumes there expects the lines up to it.
+    That must be before the checkpoint of a step is saved: a run that resumes there expects the lines up to it.
     """
 
     def write(self, split: str, step: int, *, epoch: int, values: Mapping[str, float]) -> None:
@@ -47,11 +48,10 @@ class MetricWriter(Protocol):
     ) -> None:
         """Writes the metrics of consecutive steps: `steps` and every metric are vectors of one length."""
 
-    def flush(self) -> None:
-        """Brings what was written to disk.
+    def pending(self) -> Job:
+        """A job that brings all that was written up to now to disk, in any thread, but one job after the other.
 
-        Raises:
-          UserError: the disk is full, or the place cannot be written.
+        The job raises `UserError` where the disk is full, or the place cannot be written.
         """
 
 
@@ -86,11 +86,20 @@ class JsonLinesWriter:
         """See `MetricWriter.write_steps`."""
         self._write_lines(split, steps.tolist(), epoch, {name: vector.tolist() for name, vector in values.items()})
 
-    def flush(self) -> None:
-        """See `MetricWriter.flush`."""
-        if self._lines:
-            self._run.append_text(METRICS_FILE, "".join(self._lines))
-            self._lines.clear()
+    def pending(self) -> Job:
+        """See `MetricWriter.pending`."""
+        lines, self._lines = self._lines, []
+
+        def append() -> None:
+            if not lines:
+                return
+            try:
+                self._run.append_text(METRICS_FILE, "".join(lines))
+            except BaseException:
+                self._lines[:0] = lines  # For the next try.
+                raise
+
+        return append
 
     def _write_lines(
         self, split: str, steps: Sequence[int], epoch: int, columns: Mapping[str, Sequence[float]]
@@ -122,6 +131,7 @@ class TensorBoardWriter:
         self._resumed_step = resumed_step
         self._clock = clock
         self._files: dict[str, Any] = {}
+        self._events: list[tuple[str, bytes]] = []
         for split in run.list(TENSORBOARD_FOLDER):
             self._file(split)
 
@@ -130,7 +140,7 @@ class TensorBoardWriter:
         from tensorflow.compat.v1 import Summary
 
         points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._write_event(split, step=step, summary=Summary(value=points))
+        self._events.append((split, self._event(step=step, summary=Summary(value=points))))
 
     def write_steps(
         self, split: str, steps: NDArray[np.int64], *, epoch: int, values: Mapping[str, NDArray[np.floating]]
@@ -139,14 +149,22 @@ class TensorBoardWriter:
         means = {name: float(np.mean(vector, dtype=np.float64)) for name, vector in values.items()}
         self.write(split, int(steps[-1]), epoch=epoch, values=means)
 
-    def flush(self) -> None:
-        """See `MetricWriter.flush`."""
-        with reading_or_writing(self._run.path):
-            for file in self._files.values():
-                file.flush()
+    def pending(self) -> Job:
+        """See `MetricWriter.pending`."""
+        events, self._events = self._events, []
+
+        def write() -> None:
+            with reading_or_writing(self._run.path):
+                for split, event in events:
+                    self._file(split).write(event)
+                for file in self._files.values():
+                    file.flush()
+
+        return write
 
     def close(self) -> None:
-        """Flushes and closes the event files."""
+        """Writes what is pending and closes the event files."""
+        self.pending()()
         with reading_or_writing(self._run.path):
             for file in self._files.values():
                 file.close()
@@ -161,15 +179,16 @@ class TensorBoardWriter:
             with reading_or_writing(self._run.path):
                 self._files[split] = tf.io.TFRecordWriter(f"{folder}/{name}")
             log = tf.compat.v1.SessionLog
-            self._write_event(split, file_version="brain.Event:2")
-            self._write_event(split, step=self._resumed_step + 1, session_log=log(status=log.START))
+            with reading_or_writing(self._run.path):
+                self._files[split].write(self._event(file_version="brain.Event:2"))
+                self._files[split].write(self._event(step=self._resumed_step + 1, session_log=log(status=log.START)))
         return self._files[split]
 
-    def _write_event(self, split: str, **fields: Any) -> None:
+    def _event(self, **fields: Any) -> bytes:
         from tensorflow.compat.v1 import Event
 
-        with reading_or_writing(self._run.path):
-            self._file(split).write(Event(wall_time=self._clock(), **fields).SerializeToString())
+        serialized: bytes = Event(wall_time=self._clock(), **fields).SerializeToString()
+        return serialized
 
 
 class MultiWriter:
@@ -191,15 +210,20 @@ class MultiWriter:
         for writer in self._writers:
             writer.write_steps(split, steps, epoch=epoch, values=values)
 
-    def flush(self) -> None:
-        """See `MetricWriter.flush`."""
-        for writer in self._writers:
-            writer.flush()
+    def pending(self) -> Job:
+        """See `MetricWriter.pending`."""
+        jobs = [writer.pending() for writer in self._writers]
+
+        def write() -> None:
+            for job in jobs:
+                job()
+
+        return write
 
 
 @contextmanager
 def open_writers(run: RunDirectory, resumed_step: int) -> Iterator[MetricWriter]:
-    """All writers of a run, flushed and closed at the end, whatever ends it.
+    """All writers of a run; what is pending at the end is written, whatever ends it.
 
     Args:
       run: the run directory.
@@ -207,9 +231,9 @@ def open_writers(run: RunDirectory, resumed_step: int) -> Iterator[MetricWriter]
     """
     with ExitStack() as at_the_end:
         lines = JsonLinesWriter(run, resumed_step)
-        at_the_end.callback(lines.flush)
         tensorboard = TensorBoardWriter(run, resumed_step)
         at_the_end.callback(tensorboard.close)
+        at_the_end.callback(lambda: lines.pending()())
         yield MultiWriter([lines, tensorboard])
 
 

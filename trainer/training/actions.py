@@ -6,37 +6,41 @@ the run: `StopOnNonFinite` stands first so that nothing behind it saves weights 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainer.errors import UserError
-from trainer.model.classifier import Classifier
-from trainer.model.optimizer import Optimizer, Schedule
+from trainer.model.schedule import Schedule
+from trainer.records.background import BackgroundWriter
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
+from trainer.records.status import FILE_NAME as STATUS_FILE
 from trainer.records.status import BestResult, Status
 from trainer.records.writers import MetricWriter
 from trainer.storage import RunDirectory
-from trainer.training.checkpoint import Best, CheckpointStore, Position
+from trainer.training.checkpoint import Best, Checkpoint, CheckpointStore, Position
 from trainer.training.evaluation import Evaluation
-from trainer.training.loop import Boundary
+from trainer.training.loop import Boundary, Progress
+from trainer.training.state import TrainingState, weights
 
 
 class StopOnNonFinite:
-    """Ends the run when a loss or a weight is NaN or infinite, before anything of it is saved."""
+    """Ends the run when a loss is NaN or infinite, before anything behind it is saved.
 
-    def __init__(self, store: CheckpointStore, model: Classifier) -> None:
-        """`store` tells which checkpoint is the last good one; `model` is looked at before it is saved."""
+    The loss of a step is that of the weights before its update: `SaveCheckpoint` looks at the weights themselves.
+    """
+
+    def __init__(self, store: CheckpointStore) -> None:
+        """`store` tells which checkpoint is the last good one."""
         self._store = store
-        self._model = model
 
     def __call__(self, boundary: Boundary) -> None:
-        """Looks at the loss of every step since the last boundary, and at the weights where an epoch ends.
-
-        The loss of a step is that of the weights before its update, so the last update shows in the weights alone.
+        """Looks at the loss of every step since the last boundary.
 
         Raises:
           UserError: naming the first step whose loss is not finite, and the checkpoint that is kept.
@@ -44,17 +48,28 @@ class StopOnNonFinite:
         bad = ~np.isfinite(boundary.values["loss"])
         if bad.any():
             first = int(np.argmax(bad))
-            raise self._error(f"The loss became {boundary.values['loss'][first]} at step {boundary.steps[first]}")
-        if boundary.epoch_ended:
-            for variable in self._model.trainable_variables + self._model.backbone.moving_statistics:
-                if not tf.reduce_all(tf.math.is_finite(variable.value)):
-                    raise self._error(f"{variable.path} is no longer finite after step {boundary.progress.step}")
+            what = f"The loss became {boundary.values['loss'][first]} at step {boundary.steps[first]}"
+            raise _not_finite(what, self._store)
 
-    def _error(self, what: str) -> UserError:
-        steps = self._store.steps()
-        kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint yet"
-        return UserError(f"{what}; {kept}. Lower --learning_rate, or give --warmup or --clip_norm.")
 
+def check_finite(checkpoint: Checkpoint, store: CheckpointStore) -> None:
+    """Makes sure that a checkpoint is worth saving.
+
+    Raises:
+      UserError: one of its weights is NaN or infinite; the sentence names the checkpoint that is kept.
+    """
+    for path, weight in weights(checkpoint).items():
+        if not np.isfinite(weight).all():
+            raise _not_finite(f"{path} is no longer finite after step {checkpoint.position.step}", store)
+
+
+def _not_finite(what: str, store: CheckpointStore) -> UserError:
+    steps = store.steps()
+    kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint yet"
+    return UserError(f"{what}; {kept}. Lower --learning_rate, or give --warmup or --clip_norm.")
+
+
+SECONDS_BETWEEN_STATUSES = 1.0
 
 _ALIGNMENT = 64
 """Steps. A processor computes vectors in packets of up to so many numbers, and what is left over one by one."""
@@ -80,12 +95,10 @@ class WriteMetrics:
         self._schedule = schedule
 
     def __call__(self, boundary: Boundary) -> None:
-        """Writes the steps since the last boundary; flushes at the end of an epoch."""
+        """Writes the steps since the last boundary."""
         rates = _rates(self._schedule, boundary.steps - 1)
         values = dict(boundary.values) | {"learning_rate": rates}
         self._writer.write_steps("train", boundary.steps, epoch=boundary.epoch, values=values)
-        if boundary.epoch_ended:
-            self._writer.flush()
 
 
 class Validate:
@@ -106,17 +119,56 @@ class Validate:
         progress = boundary.progress
         progress.validation = {"accuracy": evaluation.accuracy, "loss": evaluation.loss}
         self._writer.write("validation", progress.step, epoch=progress.epoch, values=progress.validation)
-        self._writer.flush()
+
+
+@dataclass(frozen=True)
+class Due:
+    """When a checkpoint is due beside the ends of the epochs.
+
+    Attributes:
+      steps: every so many steps; 0: not by steps.
+      minutes: once so many minutes have passed since the last one; 0: not by time.
+    """
+
+    steps: int = 0
+    minutes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Records:
+    """Where a run's actions write.
+
+    Attributes:
+      store: the checkpoints.
+      writer: the metrics.
+      background: carries out what takes time.
+      is_chief: whether this process writes; the others do all that takes every worker.
+    """
+
+    store: CheckpointStore
+    writer: MetricWriter
+    background: BackgroundWriter
+    is_chief: bool = True
+
+
+CHECKPOINT_JOB = "checkpoint"
+"""The kind of job in the background that writes a checkpoint."""
+
+_METRICS_JOB, _STATUS_JOB = "metrics", "status"
 
 
 class SaveCheckpoint:
-    """Saves the whole state at the end of each epoch, and keeps track of the best one."""
+    """Saves the whole state: where an epoch ends, where the run stops, and in between as it is due.
+
+    The state is taken at the boundary and written while training goes on. A checkpoint that is due while an earlier one
+    is still being written waits for the next boundary, unless an epoch ends or the run stops there.
+    """
 
     def __init__(
         self,
-        store: CheckpointStore,
-        model: Classifier,
-        optimizer: Optimizer,
+        records: Records,
+        state: TrainingState,
+        due: Due,
         fingerprints: tuple[str, str],
         best: Best | None,
         stopwatch: Stopwatch,
@@ -124,40 +176,78 @@ class SaveCheckpoint:
         """Prepares to save.
 
         Args:
-          store: where to.
-          model: its weights are saved.
-          optimizer: its state is saved.
+          records: where to.
+          state: what is saved.
+          due: when, between the ends of the epochs.
           fingerprints: of the configuration and of the data.
           best: the best result so far, of the checkpoint that the run resumed from.
-          stopwatch: is told how long saving takes.
+          stopwatch: is told how long training waits for it.
         """
-        self._store = store
-        self._model = model
-        self._optimizer = optimizer
+        self._records = records
+        self._state = state
+        self._due = due
         self._fingerprints = fingerprints
         self.best = best
         self._stopwatch = stopwatch
+        self._last_time: float | None = None
 
     def __call__(self, boundary: Boundary) -> None:
-        """Saves where an epoch ends."""
-        if not boundary.epoch_ended:
-            return
+        """Saves where it is time.
+
+        Raises:
+          whatever writing an earlier one raised.
+        """
         progress = boundary.progress
-        if progress.validation:
+        if boundary.epoch_ended and progress.validation:
             found = Best(progress.step, progress.epoch, progress.validation["accuracy"], progress.validation["loss"])
             self.best = found if found.beats(self.best) else self.best
+        if not self._is_time(boundary):
+            return
+        self._last_time = boundary.now
+        with self._stopwatch.measure("checkpoint"):
+            snapshot = self._state.snapshot()
+            if self._records.is_chief:
+                if boundary.epoch_ended or boundary.stops:
+                    # One more at most is in memory than is being written.
+                    self._records.background.wait_for(CHECKPOINT_JOB)
+                self._hand_over(self._position(progress), snapshot)
+
+    def _is_time(self, boundary: Boundary) -> bool:
+        """Every worker comes to the same answer."""
+        if self._last_time is None:
+            self._last_time = boundary.now - boundary.seconds
+        if boundary.epoch_ended or boundary.stops:
+            return True
+        if boundary.writing:
+            return False
+        steps, minutes = self._due.steps, self._due.minutes
+        by_steps = bool(steps) and boundary.progress.step % steps == 0
+        return by_steps or (bool(minutes) and boundary.now - self._last_time >= 60 * minutes)
+
+    def _position(self, progress: Progress) -> Position:
         config_fingerprint, data_fingerprint = self._fingerprints
-        position = Position(
+        return Position(
             step=progress.step,
             epoch=progress.epoch,
-            train=dict(progress.train),
+            sums=dict(progress.sums),
+            counted=progress.counted,
             validation=dict(progress.validation),
             best=self.best,
             config_fingerprint=config_fingerprint,
             data_fingerprint=data_fingerprint,
+            frozen_fingerprint=self._state.frozen_fingerprint,
         )
-        with self._stopwatch.measure("checkpoint"):
-            self._store.save(position, self._model, self._optimizer)
+
+    def _hand_over(self, position: Position, snapshot: Mapping[str, tf.Tensor]) -> None:
+        store, background = self._records.store, self._records.background
+
+        def write() -> None:
+            checkpoint = Checkpoint(position, {name: tensor.numpy() for name, tensor in snapshot.items()})
+            check_finite(checkpoint, store)
+            store.save(checkpoint)
+
+        background.append(_METRICS_JOB, self._records.writer.pending())
+        background.append(CHECKPOINT_JOB, write)
 
 
 def best_result(best: Best | None) -> BestResult | None:
@@ -166,10 +256,16 @@ def best_result(best: Best | None) -> BestResult | None:
 
 
 class WriteStatus:
-    """Brings status.json up to date at every boundary."""
+    """Brings status.json up to date, at most once a second."""
 
     def __init__(
-        self, status: Status, run: RunDirectory, save: SaveCheckpoint, stopwatch: Stopwatch, global_batch: int
+        self,
+        status: Status,
+        run: RunDirectory,
+        save: SaveCheckpoint,
+        stopwatch: Stopwatch,
+        global_batch: int,
+        records: Records,
     ) -> None:
         """Prepares to write.
 
@@ -179,14 +275,17 @@ class WriteStatus:
           save: knows the best result.
           stopwatch: knows where the time went.
           global_batch: images a step.
+          records: whose metrics go to disk with it, for whoever looks at both.
         """
         self._status = status
         self._run = run
         self._save = save
         self._stopwatch = stopwatch
         self._global_batch = global_batch
+        self._records = records
         self._images = 0
         self._seconds = 0.0
+        self._last_time = -math.inf
 
     def __call__(self, boundary: Boundary) -> None:
         """Updates and writes. The speed is a mean that leaves out the call that compiled."""
@@ -197,13 +296,19 @@ class WriteStatus:
         self._status.update(
             step=progress.step,
             epoch=progress.epoch,
-            train=dict(progress.train),
+            train=progress.train,
             validation=dict(progress.validation),
             best=best_result(self._save.best),
             images_per_second=self._images / self._seconds if self._seconds else None,
-            seconds=self._stopwatch.seconds(),
         )
-        self._status.write(self._run)
+        ends = boundary.epoch_ended or boundary.stops
+        if ends or boundary.now - self._last_time >= SECONDS_BETWEEN_STATUSES:
+            self._last_time = boundary.now
+            self._status.take_time(self._stopwatch.seconds())
+            text = self._status.to_json()
+            if not self._run.is_remote:  # There, more metrics are a new object with all of them.
+                self._records.background.append(_METRICS_JOB, self._records.writer.pending())
+            self._records.background.submit(_STATUS_JOB, lambda: self._run.write_text(STATUS_FILE, text))
 
 
 class ShowProgress:

@@ -1,33 +1,29 @@
-"""Checkpoints: the whole state of a run at a step, complete or not there at all.
+"""Checkpoints: all that a run has to know at a step to go on as if nothing had happened.
 
-    checkpoints/step-00000172/
-      variables.index, variables.data-…    model, optimizer, loss scale, averages of the weights
-      position.json                        step, epoch, validation, best so far, fingerprints; its presence says
-                                           that the checkpoint is complete
+    checkpoints/step-00000172.safetensors      weights, averages of the weights, optimizer, loss scale; and the
+                                               position: step, epoch, metrics so far, best so far, fingerprints
 
-The newest is the one to resume from and names the best; those two are kept, older ones are deleted only after a
-newer one is complete. Random state needs no saving: everything random is a function of (seed, step).
+One file is one checkpoint (`trainer.training.checkpoint_file`): complete or not there, and damaged if its digest says
+so. Random state needs no saving: everything random is a function of (seed, step). Older ones are deleted only after a
+newer one was read back.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import tensorflow as tf
-
 from trainer.errors import UserError
-from trainer.model.averages import WeightAverages
-from trainer.model.classifier import Classifier
-from trainer.model.optimizer import Optimizer
-from trainer.storage import RunDirectory, reading_or_writing
+from trainer.storage import RunDirectory
+from trainer.training.checkpoint_file import DamagedFileError, Tensors, decode, encode
 
 FOLDER = "checkpoints"
-_POSITION_FILE = "position.json"
-_VARIABLES = "variables"
+SUFFIX = ".safetensors"
+
+_POSITION = "position"
 
 
 @dataclass(frozen=True)
@@ -51,19 +47,24 @@ class Position:
     Attributes:
       step: training steps done.
       epoch: epochs completed.
-      train: mean training metrics of the last epoch.
-      validation: validation result after the last epoch, empty where there is no validation split.
-      best: the best validation result so far; None where there is no validation split.
+      sums: of the training metrics over the steps of the epoch that is running, or has just ended.
+      counted: how many steps these are.
+      validation: the newest validation result, empty before the first.
+      best: the best validation result so far; None where there is none.
       config_fingerprint, data_fingerprint: of the run that saved it.
+      frozen_fingerprint: of the weights that training does not change, which are not in the checkpoint; "" where there
+        are none.
     """
 
     step: int
     epoch: int
-    train: dict[str, float]
-    validation: dict[str, float]
+    sums: Mapping[str, float]
+    counted: int
+    validation: Mapping[str, float]
     best: Best | None
     config_fingerprint: str
     data_fingerprint: str
+    frozen_fingerprint: str = ""
 
     @property
     def best_step(self) -> int:
@@ -72,142 +73,135 @@ class Position:
 
     def to_json(self) -> str:
         """All fields as a JSON object."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Position:
         """Reads what `to_json` wrote.
 
         Raises:
-          ValueError, TypeError: it was not `to_json` that wrote it.
+          ValueError, TypeError, KeyError: it was not `to_json` that wrote it.
         """
         values: dict[str, Any] = json.loads(text)
         best = values.pop("best")
         return cls(best=Best(**best) if best else None, **values)
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A position and the numbers that belong to it.
+
+    Attributes:
+      position: where the run stood.
+      tensors: by the names of `trainer.training.state`.
+      place: the file, for sentences.
+    """
+
+    position: Position
+    tensors: Tensors = field(repr=False)
+    place: str = ""
+
+
+class DamagedCheckpointError(UserError):
+    """A checkpoint is not what was written."""
+
+
 class CheckpointStore:
     """The checkpoints of one run directory."""
 
-    def __init__(self, run: RunDirectory, *, writes: bool = True) -> None:
+    def __init__(self, run: RunDirectory, keep: int = 1) -> None:
         """Looks at `run`, which need not exist yet.
 
         Args:
           run: whose checkpoints they are.
-          writes: whether this process writes them. Where several workers train, the chief does; the others must save
-            too, because reading a variable that each replica has for itself is a step of all workers together.
+          keep: how many of the newest stay when another is written, at least 1; the best one stays too.
         """
         self._run = run
-        self._writes = writes
+        self._keep = keep
 
     def belongs_to(self, run: RunDirectory) -> bool:
         """Whether these are the checkpoints of `run`."""
         return self._run.path == run.path
 
     def steps(self) -> list[int]:
-        """The steps of the complete checkpoints, ascending."""
-        if not self._run.exists(FOLDER):
-            return []
-        matches = [re.fullmatch(r"step-(\d+)/?", name) for name in self._run.list(FOLDER)]
-        steps = sorted(int(match.group(1)) for match in matches if match)
-        return [step for step in steps if self._run.exists(FOLDER, _name(step), _POSITION_FILE)]
+        """The steps of the checkpoints, ascending; some may be damaged."""
+        matches = [re.fullmatch(rf"step-(\d+){re.escape(SUFFIX)}", name) for name in self._run.list(FOLDER)]
+        return sorted(int(match.group(1)) for match in matches if match)
 
-    def position(self, step: int) -> Position:
-        """What the checkpoint of `step` says of itself.
+    def load(self, step: int) -> Checkpoint:
+        """Reads a checkpoint whole.
 
         Raises:
-          UserError: its position file is damaged.
+          DamagedCheckpointError: it is not what was written.
+          UserError: it is not there, or cannot be read.
         """
-        path = self._run.join(FOLDER, _name(step), _POSITION_FILE)
+        place = self._run.join(FOLDER, _name(step))
         try:
-            position = Position.from_json(self._run.read_text(FOLDER, _name(step), _POSITION_FILE))
+            tensors, metadata = decode(self._run.read_bytes(FOLDER, _name(step)))
+            position = Position.from_json(metadata[_POSITION])
             if position.step != step:
-                raise ValueError(f"step is {position.step}")
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(
-                f"The checkpoint file {path} is damaged ({error}): delete its folder to go on from the one before."
+                raise DamagedFileError(f"it is of step {position.step}")
+        except (DamagedFileError, ValueError, TypeError, KeyError) as error:
+            raise DamagedCheckpointError(
+                f"The checkpoint {place} is damaged ({error}): put back a copy of it, or give another --run_dir."
             ) from None
-        return position
+        return Checkpoint(position, tensors, place)
 
-    def latest(self) -> Position | None:
-        """The position of the newest complete checkpoint."""
-        steps = self.steps()
-        return self.position(steps[-1]) if steps else None
+    def newest(self, report: Callable[[str], None]) -> Checkpoint | None:
+        """The newest checkpoint that a run can go on from, as it would have without a pause.
 
-    def save(self, position: Position, model: Classifier, optimizer: Optimizer) -> None:
-        """Writes the checkpoint of `position.step`, then deletes those that are neither it nor the best.
-
-        Raises:
-          UserError: the disk is full or the place cannot be written; earlier checkpoints are untouched.
-        """
-        if not self._writes:
-            with tempfile.TemporaryDirectory() as folder:
-                _state(model, optimizer).write(f"{folder}/{_VARIABLES}")
-            return
-        staging = self._run.staging(_name(position.step))
-        with reading_or_writing(self._run.path):
-            try:
-                _state(model, optimizer).write(f"{staging}/{_VARIABLES}")
-                self._run.publish_tree(staging, FOLDER, _name(position.step))
-            except BaseException:
-                tf.io.gfile.rmtree(staging)
-                raise
-            # Last, because on gs:// a folder is published object by object: only this says that all are there.
-            self._run.write_text(f"{FOLDER}/{_name(position.step)}/{_POSITION_FILE}", position.to_json())
-        for step in self.steps():
-            if step not in (position.step, position.best_step):
-                self._run.delete_tree(FOLDER, _name(step))
-
-    def restore(
-        self,
-        step: int,
-        model: Classifier,
-        optimizer: Optimizer | None = None,
-        averages: WeightAverages | None = None,
-    ) -> None:
-        """Reads the weights of `step` into `model`, and the optimizer's state where one is given.
-
-        Works across strategies: what two replicas saved, one device restores.
+        A damaged one is passed over, and so is one whose best is damaged or gone: the run finds its best again.
 
         Args:
-          step: of a complete checkpoint.
-          model: takes the weights.
-          optimizer: takes its state and that of its averages.
-          averages: take theirs, where there is no optimizer.
+          report: is told of what was passed over.
 
         Raises:
-          UserError: the checkpoint does not hold just the variables that `model` and `optimizer` have.
+          DamagedCheckpointError: there are some, and none of them can be used.
         """
-        path = self._run.join(FOLDER, _name(step), _VARIABLES)
-        state = _state(model, optimizer) if optimizer else _weights(model, averages)
-        try:
-            with reading_or_writing(path):
-                status = state.read(path)
-                (status.assert_consumed if optimizer else status.assert_existing_objects_matched)()
-                if not optimizer:
-                    status.expect_partial()
-        except (AssertionError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"The checkpoint {path} does not fit this model or is damaged ({reason}): give the configuration that "
-                "saved it, or delete its folder to go on from the one before."
-            ) from error
+        steps, reason = self.steps(), ""
+        for step in reversed(steps):
+            try:
+                checkpoint = self.load(step)
+                if checkpoint.position.best_step != step:
+                    self._load_best(checkpoint)
+            except DamagedCheckpointError as error:
+                reason = str(error).partition(": ")[0]
+                report(f"{reason}; going on from the one before.")
+            else:
+                return checkpoint
+        if steps:
+            raise DamagedCheckpointError(
+                f"{reason}, and there is none before it: put back a copy, or give another --run_dir to start anew."
+            )
+        return None
+
+    def _load_best(self, checkpoint: Checkpoint) -> None:
+        best = checkpoint.position.best_step
+        if best not in self.steps():
+            raise DamagedCheckpointError(
+                f"The checkpoint {checkpoint.place} names step {best} as the best, which is gone: see there."
+            )
+        self.load(best)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Writes a checkpoint, reads it back, and deletes those that are no longer needed.
+
+        Raises:
+          DamagedCheckpointError: what was read back is not what was written; earlier checkpoints are untouched.
+          UserError: the disk is full or the place cannot be written; earlier checkpoints are untouched.
+        """
+        position = checkpoint.position
+        self._run.write_bytes(
+            f"{FOLDER}/{_name(position.step)}", *encode(checkpoint.tensors, {_POSITION: position.to_json()})
+        )
+        self.load(position.step)
+        steps = self.steps()
+        # Later ones are of a run that went on from an earlier checkpoint because they were damaged.
+        newest = [step for step in steps if step <= position.step][-self._keep :]
+        for step in steps:
+            if step not in newest and step != position.best_step:
+                self._run.delete_tree(FOLDER, _name(step))
 
 
 def _name(step: int) -> str:
-    return f"step-{step:08d}"
-
-
-def _state(model: Classifier, optimizer: Optimizer) -> tf.train.Checkpoint:
-    state = _weights(model, optimizer.averages)
-    state.optimizer = optimizer.rule
-    state.loss_scale = optimizer.loss_scale
-    return state
-
-
-def _weights(model: Classifier, averages: WeightAverages | None) -> tf.train.Checkpoint:
-    """Model and averages, under the names that they have in every checkpoint."""
-    state = tf.train.Checkpoint(model=model)
-    if averages:
-        state.averages = averages.averages
-    return state
+    return f"step-{step:08d}{SUFFIX}"

@@ -4,14 +4,16 @@ The loop owns WHEN. What happens at a boundary is a list of actions (`trainer.tr
 with a `Boundary`; the loop knows nothing of logs, checkpoints or validation.
 
     loop = TrainLoop(cluster, step, dataset, stopwatch)
-    loop.run(Progress(step=0, epoch=0), epoch_ends=[21, 43, 64], steps_per_loop=0, actions=[...])
+    loop.run(Progress(step=0, epoch=0), Stops(epoch_ends=[21, 43, 64]), steps_per_loop=0, actions=[...])
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -38,14 +40,32 @@ class Progress:
     Attributes:
       step: steps done.
       epoch: epochs completed.
-      train: mean training metrics of the epoch that is running or has just ended.
       validation: the newest validation result, empty before the first.
+      sums: of each of `METRICS` over the steps of the epoch that is running or has just ended, float64. They are added
+        up step by step: the same whatever steps are looked at together.
+      counted: how many steps these are.
     """
 
     step: int
     epoch: int
-    train: dict[str, float] = field(default_factory=dict)
-    validation: dict[str, float] = field(default_factory=dict)
+    validation: Mapping[str, float] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
+    counted: int = 0
+
+    @property
+    def train(self) -> dict[str, float]:
+        """Mean training metrics of these steps; empty before the first."""
+        return {name: total / self.counted for name, total in self.sums.items()} if self.counted else {}
+
+    def begin_epoch(self) -> None:
+        """Forgets the metrics of the epoch before."""
+        self.sums, self.counted = {}, 0
+
+    def count(self, values: Mapping[str, NDArray[np.floating]]) -> None:
+        """Takes in the metrics of some steps, float64 `[count]` each."""
+        self.counted += len(values["loss"])
+        for name, vector in values.items():
+            self.sums[name] = float(np.add.accumulate([self.sums.get(name, 0.0), *vector], dtype=np.float64)[-1])
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,9 @@ class Boundary:
       compiled: whether that time includes the compilation of the step.
       epoch_ended: whether an epoch ends here.
       finished: whether the run's last step is done.
+      now: seconds by the chief's clock, the same on all workers.
+      stops: whether the run leaves here, to go on another time.
+      writing: whether the chief still writes an earlier checkpoint.
     """
 
     progress: Progress
@@ -71,12 +94,57 @@ class Boundary:
     compiled: bool
     epoch_ended: bool
     finished: bool
+    now: float = 0.0
+    stops: bool = False
+    writing: bool = False
 
 
 Action = Callable[[Boundary], None]
 
 Step = Callable[[Batch], Mapping[str, tf.Tensor]]
 """What one replica does with one batch, and its share of each of `METRICS`; normally a `TrainStep`."""
+
+
+class Outlook(Protocol):
+    """What the loop has to know of the world around it, on each worker; the workers then agree."""
+
+    def stops(self) -> bool:
+        """Whether this worker was asked to stop the run."""
+
+    def writing(self) -> bool:
+        """Whether this worker still writes a checkpoint."""
+
+
+class Undisturbed:
+    """An outlook on a world in which nothing else happens."""
+
+    def stops(self) -> bool:
+        """Never."""
+        return False
+
+    def writing(self) -> bool:
+        """Never."""
+        return False
+
+
+@dataclass(frozen=True)
+class Stops:
+    """Steps after which there has to be a boundary.
+
+    Attributes:
+      epoch_ends: for each epoch, how many steps are done when it ends; not descending.
+      every: multiples of this are among them; 0: none.
+      at: these are.
+    """
+
+    epoch_ends: Sequence[int]
+    every: int = 0
+    at: Collection[int] = ()
+
+    def after(self, step: int) -> int:
+        """The first of them after `step`, which must be before the last epoch's end."""
+        stops = [next(end for end in self.epoch_ends if end > step), *(stop for stop in self.at if stop > step)]
+        return min(*stops, step // self.every * self.every + self.every) if self.every else min(stops)
 
 
 class TrainLoop:
@@ -88,6 +156,7 @@ class TrainLoop:
         step: Step,
         dataset: tf.distribute.DistributedDataset,
         stopwatch: Stopwatch,
+        watching: Callable[[], AbstractContextManager[None]] = nullcontext,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Prepares the compiled loop.
@@ -97,61 +166,104 @@ class TrainLoop:
           step: what each replica does with its batch.
           dataset: a batch for each replica and step, from the step that `run` starts at.
           stopwatch: is told which time is compilation and which is training.
+          watching: stands around each call of compiled steps but the first, which also compiles.
           clock: seconds, for the automatic loop length and `Boundary.seconds`.
         """
         self._cluster = cluster
         self._iterator = iter(dataset)
         self._run_steps = compiled_loop(cluster.strategy, step)
         self._stopwatch = stopwatch
+        self._watching = watching
         self._clock = clock
 
     def run(
-        self, progress: Progress, epoch_ends: Sequence[int], steps_per_loop: int, actions: Sequence[Action]
-    ) -> None:
+        self,
+        progress: Progress,
+        stops: Stops,
+        steps_per_loop: int,
+        actions: Sequence[Action],
+        outlook: Outlook | None = None,
+    ) -> bool:
         """Trains from `progress` to the last epoch end, calling every action at every boundary.
 
         Args:
           progress: where to start; kept up to date.
-          epoch_ends: for each epoch, how many steps are done when it ends; not descending.
-          steps_per_loop: steps a call; 0 picks about half a second's worth. Calls end at epoch ends too.
+          stops: where the epochs end, and where else a boundary has to be.
+          steps_per_loop: steps a call; 0 picks about half a second's worth. Calls end at `stops` too.
           actions: called in order; an exception of theirs ends the run.
+          outlook: asked at every boundary; where a worker is to stop, all leave after the actions.
+
+        Returns:
+          Whether it left because a worker was to stop.
         """
         pace = Pace(steps_per_loop)
-        epoch_sums = _EpochMeans()
-        first_call = True
-        while progress.step < epoch_ends[-1]:
-            count = min(pace.count, _next_end(epoch_ends, progress.step) - progress.step)
+        outlook = outlook or Undisturbed()
+        first_call, stopped = True, False
+        ends = stops.epoch_ends
+        while progress.step < ends[-1] and not stopped:
+            if progress.step == (ends[progress.epoch - 1] if progress.epoch else 0):
+                progress.begin_epoch()
+            count = min(pace.count, stops.after(progress.step) - progress.step)
             start = self._clock()
-            with self._stopwatch.measure("compile" if first_call else "train"):
-                local = self._run_steps(self._iterator, tf.constant(count)).numpy()
-                values, seconds = self._over_workers(local, self._clock() - start)
-            epoch = progress.epoch + 1
-            progress.step += count
-            progress.train = epoch_sums.add(values)
-            epochs_done = sum(end <= progress.step for end in epoch_ends)
-            epoch_ended = epochs_done > progress.epoch
-            progress.epoch = epochs_done
-            finished = progress.step >= epoch_ends[-1]
-            steps = np.arange(progress.step - count + 1, progress.step + 1)
-            boundary = Boundary(progress, epoch, steps, values, seconds, first_call, epoch_ended, finished)
+            watching = nullcontext() if first_call else self._watching()
+            with self._stopwatch.measure("compile" if first_call else "train"), watching:
+                metrics, waited = (result.numpy() for result in self._run_steps(self._iterator, tf.constant(count)))
+                agreed = self._over_workers(metrics, start, outlook)
+            if not first_call:
+                self._stopwatch.move(float(waited), "train", "input_wait")
+            boundary = _advance(progress, count, ends, agreed, compiled=first_call)
             for action in actions:
                 action(boundary)
-            if epoch_ended:
-                epoch_sums = _EpochMeans()
             if not first_call:
-                pace.learn(count, seconds)
-            first_call = False
+                pace.learn(count, agreed.seconds)
+            first_call, stopped = False, agreed.stops
+        return stopped
 
-    def _over_workers(self, local: NDArray[np.float64], seconds: float) -> tuple[dict[str, NDArray[np.float64]], float]:
-        """The metrics summed over the workers, and the chief's seconds: all workers go on with the same numbers.
+    def _over_workers(self, local: NDArray[np.float64], start: float, outlook: Outlook) -> _Agreed:
+        """What all workers go on with.
 
         Args:
           local: float64 `[metrics, count]`, sums over this worker's replicas.
-          seconds: by this worker's clock.
+          start: when these steps began, by this worker's clock.
+          outlook: of this worker.
         """
-        gathered = self._cluster.gather(np.append(local, seconds))
-        sums = gathered[:, :-1].sum(axis=0).reshape(local.shape)
-        return dict(zip(METRICS, sums)), float(gathered[0, -1])
+        now = self._clock()
+        mine = [now - start, now, outlook.stops(), outlook.writing()]
+        gathered = self._cluster.gather(np.append(local, mine))
+        sums = gathered[:, : -len(mine)].sum(axis=0).reshape(local.shape)
+        seconds, now, _, writing = gathered[0, -len(mine) :]
+        return _Agreed(dict(zip(METRICS, sums)), seconds, now, bool(gathered[:, -2].any()), bool(writing))
+
+
+class _Agreed(NamedTuple):
+    """What the workers know alike after some steps: sums of the metrics, the chief's times, and what is coming."""
+
+    values: dict[str, NDArray[np.float64]]
+    seconds: float
+    now: float
+    stops: bool
+    writing: bool
+
+
+def _advance(progress: Progress, count: int, epoch_ends: Sequence[int], agreed: _Agreed, *, compiled: bool) -> Boundary:
+    """Moves `progress` by `count` steps; gives the boundary that it comes to."""
+    epoch = progress.epoch + 1
+    progress.step += count
+    progress.count(agreed.values)
+    progress.epoch = sum(end <= progress.step for end in epoch_ends)
+    return Boundary(
+        progress=progress,
+        epoch=epoch,
+        steps=np.arange(progress.step - count + 1, progress.step + 1),
+        values=agreed.values,
+        seconds=agreed.seconds,
+        compiled=compiled,
+        epoch_ended=progress.epoch >= epoch,
+        finished=progress.step >= epoch_ends[-1],
+        now=agreed.now,
+        stops=agreed.stops,
+        writing=agreed.writing,
+    )
 
 
 class Pace:
@@ -170,42 +282,28 @@ class Pace:
         self.count = max(1, min(wanted, self.count * 8, MAX_AUTOMATIC_STEPS))
 
 
-class _EpochMeans:
-    """Means of the step metrics since the epoch began, in float64."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._count = 0
-
-    def add(self, values: Mapping[str, NDArray[np.floating]]) -> dict[str, float]:
-        self._count += len(values["loss"])
-        for name, vector in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(np.sum(vector))
-        return {name: total / self._count for name, total in self._sums.items()}
-
-
-def _next_end(epoch_ends: Sequence[int], step: int) -> int:
-    return next(end for end in epoch_ends if end > step)
-
-
 def compiled_loop(strategy: tf.distribute.Strategy, step: Step) -> tf.types.experimental.GenericFunction:
     """A function (iterator, count) that runs `count` steps without returning to Python.
 
-    It gives float64 `[metrics, count]`: the sums of `METRICS` over the replicas of this process. Workers add theirs up
-    between the calls, which costs one message a call and not one a step. The count is a tensor, so that one compilation
-    serves every loop length.
+    It gives float64 `[metrics, count]`, the sums of `METRICS` over the replicas of this process, and float64 `[]`, the
+    seconds that were spent waiting for batches. Workers add their sums up between the calls, which costs one message a
+    call and not one a step. The count is a tensor, so that one compilation serves every loop length.
     """
 
     # A step has no control flow of Python's on tensors: to convert all of its code would take a second at the start.
     step = tf.autograph.experimental.do_not_convert(step)
 
     @tf.function
-    def run_steps(iterator: tf.distribute.DistributedIterator, count: tf.Tensor) -> tf.Tensor:
+    def run_steps(iterator: tf.distribute.DistributedIterator, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         sums = tf.TensorArray(tf.float64, size=count, element_shape=[len(METRICS)])
+        waited = tf.zeros([], tf.float64)
         for position in tf.range(count):
-            per_replica = strategy.run(step, args=(next(iterator),))
+            asked = tf.timestamp()
+            batch = next(iterator)
+            waited += tf.timestamp() - asked
+            per_replica = strategy.run(step, args=(batch,))
             local = [tf.add_n(strategy.experimental_local_results(per_replica[name])) for name in METRICS]
             sums = sums.write(position, tf.cast(tf.stack(local), tf.float64))
-        return tf.transpose(sums.stack())
+        return tf.transpose(sums.stack()), waited
 
     return run_steps

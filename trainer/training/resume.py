@@ -11,13 +11,14 @@ In order of precedence:
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.records.status import FILE_NAME as STATUS_FILE
 from trainer.storage import RunDirectory
-from trainer.training.checkpoint import CheckpointStore, Position
+from trainer.training.checkpoint import Checkpoint, CheckpointStore, Position
 
 CONFIG_FILE = "config.json"
 
@@ -27,47 +28,54 @@ class Start:
     """Where to begin.
 
     Attributes:
-      position: of the checkpoint to restore; None: from the beginning.
-      store: holds that checkpoint.
+      checkpoint: to restore; None: from the beginning.
+      own: whether it is the run directory's own, not that of `--resume=PATH`.
       finished: the run directory holds this very run, done to the end.
     """
 
-    position: Position | None
-    store: CheckpointStore
+    checkpoint: Checkpoint | None
+    own: bool = True
     finished: bool = False
 
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return self.checkpoint.position.step if self.checkpoint else 0
 
-def choose_start(config: Config, run: RunDirectory, data_fingerprint: str) -> Start:
+
+def choose_start(
+    config: Config, run: RunDirectory, data_fingerprint: str, report: Callable[[str], None] = lambda sentence: None
+) -> Start:
     """Decides by the list above. Writes nothing.
 
     Args:
       config: the run that is asked for.
       run: its directory, which need not exist.
       data_fingerprint: of the images that are there now.
+      report: is told of damaged checkpoints that were passed over.
 
     Raises:
-      UserError: cases 1 and 2, a folder that holds something else, or `--resume=PATH` without a checkpoint.
+      UserError: cases 1 and 2, a folder that holds something else, `--resume=PATH` without a checkpoint, or checkpoints
+        of which none can be used.
     """
     own = CheckpointStore(run)
     if run.exists(CONFIG_FILE):
         _check_same_run(config, run)
         if config.resume == "never":
             raise UserError(f"--run_dir={run.path} holds a run; give another, or --resume=auto to go on with it.")
-        position = own.latest()
-        if position:
-            _check_same_data(position, data_fingerprint, run)
-        if position or _is_finished(run):
-            return Start(position, own, finished=_is_finished(run))
+        checkpoint = own.newest(report)
+        if checkpoint:
+            _check_same_data(checkpoint.position, data_fingerprint, run)
+        if checkpoint or _is_finished(run):
+            return Start(checkpoint, finished=_is_finished(run))
     else:
         _check_free(run)
     if config.resume in ("auto", "never"):
-        return Start(None, own)
-    other = RunDirectory(config.resume, "--resume")
-    store = CheckpointStore(other)
-    position = store.latest()
-    if position is None:
+        return Start(None)
+    checkpoint = CheckpointStore(RunDirectory(config.resume, "--resume")).newest(report)
+    if checkpoint is None:
         raise UserError(f"--resume={config.resume} has no checkpoint; give a run directory that has.")
-    return Start(position, store)
+    return Start(checkpoint, own=False)
 
 
 def _check_same_run(config: Config, run: RunDirectory) -> None:
