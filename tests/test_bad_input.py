@@ -267,9 +267,17 @@ def _set_running(folder: Path) -> None:
     (folder / "status.json").write_text(json.dumps(status | {"state": "running"}), encoding="utf-8")
 
 
-def _cut_variables(folder: Path) -> None:
-    file = _newest(folder) / "variables.data-00000-of-00001"
-    file.write_bytes(file.read_bytes()[:100])
+def _cut_all_checkpoints(folder: Path) -> None:
+    for file in (folder / "checkpoints").iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+
+
+def _misname_the_only_checkpoint(folder: Path) -> None:
+    newest = _newest(folder)
+    for file in (folder / "checkpoints").iterdir():
+        if file != newest:
+            file.unlink()
+    newest.rename(newest.with_name("step-00000099.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -289,15 +297,8 @@ def _cut_variables(folder: Path) -> None:
         (lambda r: (r / "config.json").unlink(), [], "is not empty and not a run directory"),
         (lambda r: (r / "status.json").write_bytes(b"{"), [], "status.json is damaged: delete it, and the run goes on"),
         (lambda r: (r / "status.json").write_bytes(b"[]\xff"), [], "status.json is damaged: delete it"),
-        (
-            lambda r: (_newest(r) / "position.json").write_bytes(b"\xff{"),
-            [],
-            "position.json is damaged (Expecting value: line 1 column 1 (char 0)): delete its folder to go on from",
-        ),
-        (lambda r: (_newest(r) / "position.json").write_bytes(b"{}"), [], "position.json is damaged"),
-        (_cut_variables, [], "does not fit this model or is damaged (Read less bytes than requested): give the config"),
-        (lambda r: (_newest(r) / "variables.index").write_bytes(b"xx"), [], "does not fit this model or is damaged"),
-        (lambda r: (_newest(r) / "variables.index").unlink(), [], "does not fit this model or is damaged"),
+        (_cut_all_checkpoints, [], "is damaged (it is cut off), and there is none before it: put back a copy, or give"),
+        (_misname_the_only_checkpoint, [], "step-00000099.safetensors is damaged (it is of step 4), and there is none"),
     ],
 )
 def test_a_damaged_run_directory_is_left_as_it_is(
@@ -348,7 +349,7 @@ def test_another_run_that_does_not_fit_leaves_no_run_directory(
 ) -> None:
     arguments = (*TINY, f"--run_dir={tmp_path / 'r'}", f"--resume={finished}", "--epochs=3")
     assert run_task(*arguments, "--optimizer=sgd") == EXIT_USER
-    _check_sentence(capsys, "does not fit this model or is damaged")
+    _check_sentence(capsys, "does not fit this model, which differs in optimizer/adam/")
     assert not (tmp_path / "r").exists()
 
 
@@ -576,7 +577,7 @@ def test_an_interrupted_program_can_be_started_again_and_outlives_its_reader(tmp
         errors = process.stderr.read()
         assert process.wait() == EXIT_PREEMPTED
     assert errors == (
-        f"warning: Interrupted. The same command with --run_dir={tmp_path / 'r'} goes on from the last checkpoint.\n"
+        f"warning: Interrupted from the keyboard. The same command with --run_dir={tmp_path / 'r'} goes on from the last checkpoint.\n"
     )
     assert json.loads((tmp_path / "r" / "status.json").read_text(encoding="utf-8"))["state"] == "preempted"
     assert CheckpointStore(RunDirectory(str(tmp_path / "r"))).newest(pytest.fail)

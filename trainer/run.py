@@ -149,6 +149,7 @@ def _carry_out(session: Session) -> int:
             session.note_ending("preempted", "another worker was lost")
             session.console.warning("Another worker was lost. Start all again: they go on from the last checkpoint.")
             return EXIT_PREEMPTED
+        session.status.take_time(session.stopwatch.seconds())
         session.note_ending("failed", str(error) or type(error).__name__)
         raise
     return EXIT_DONE

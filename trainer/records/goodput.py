@@ -88,6 +88,7 @@ class Attempt:
 
     def lose(self, resumed_step: int) -> None:
         """Notes that the next start went on from `resumed_step`: the steps after it count at their mean time."""
+        self.to_step = max(self.to_step, resumed_step)  # It may have been killed before it told.
         if self.to_step > max(resumed_step, self.from_step):
             repeated = self.to_step - max(resumed_step, self.from_step)
             self.lost_seconds = self.seconds.get("train", 0.0) * repeated / (self.to_step - self.from_step)

@@ -26,7 +26,7 @@ from trainer.storage import RunDirectory
 from trainer.training.checkpoint import Best, Checkpoint, CheckpointStore, Position
 from trainer.training.evaluation import Evaluation
 from trainer.training.loop import Boundary, Progress
-from trainer.training.state import TrainingState, weights
+from trainer.training.state import WEIGHTS, TrainingState
 
 
 class StopOnNonFinite:
@@ -58,8 +58,9 @@ def check_finite(checkpoint: Checkpoint, store: CheckpointStore) -> None:
     Raises:
       UserError: one of its weights is NaN or infinite; the sentence names the checkpoint that is kept.
     """
-    for path, weight in weights(checkpoint).items():
-        if not np.isfinite(weight).all():
+    for name, weight in checkpoint.tensors.items():
+        if name.startswith(WEIGHTS) and not np.isfinite(weight).all():
+            path = name.partition("/")[2]
             raise _not_finite(f"{path} is no longer finite after step {checkpoint.position.step}", store)
 
 

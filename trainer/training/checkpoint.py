@@ -158,20 +158,21 @@ class CheckpointStore:
         Raises:
           DamagedCheckpointError: there are some, and none of them can be used.
         """
-        steps, reason = self.steps(), ""
-        for step in reversed(steps):
+        reasons: list[str] = []
+        for step in reversed(self.steps()):
             try:
                 checkpoint = self.load(step)
                 if checkpoint.position.best_step != step:
                     self._load_best(checkpoint)
             except DamagedCheckpointError as error:
-                reason = str(error).partition(": ")[0]
+                reasons.append(str(error).partition(": ")[0])
+                continue
+            for reason in reasons:
                 report(f"{reason}; going on from the one before.")
-            else:
-                return checkpoint
-        if steps:
+            return checkpoint
+        if reasons:
             raise DamagedCheckpointError(
-                f"{reason}, and there is none before it: put back a copy, or give another --run_dir to start anew."
+                f"{reasons[-1]}, and there is none before it: put back a copy, or give another --run_dir to start anew."
             )
         return None
 

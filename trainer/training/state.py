@@ -27,6 +27,9 @@ from trainer.model.optimizer import Optimizer
 from trainer.training.checkpoint import Checkpoint
 from trainer.training.checkpoint_file import Tensors
 
+WEIGHTS = (_MODEL, _AVERAGES) = ("model/", "averages/")
+"""Beginnings of the names of what a model computes with."""
+
 _SHOWN = 3
 """How many names an error tells."""
 
@@ -41,8 +44,8 @@ class TrainingState:
         frozen = {path: variable for path, variable in named.items() if id(variable) not in changing}
         self.frozen_fingerprint = _fingerprint(frozen)
         self._variables = {
-            **{f"model/{path}": variable.value for path, variable in named.items() if path not in frozen},
-            **{f"averages/{path}": average for path, average in optimizer.averages.by_path().items()},
+            **{f"{_MODEL}{path}": variable.value for path, variable in named.items() if path not in frozen},
+            **{f"{_AVERAGES}{path}": average for path, average in optimizer.averages.by_path().items()},
             **{f"optimizer/{path}": variable.value for path, variable in by_path(optimizer.rule.variables).items()},
             **{f"loss_scale/{name}": variable for name, variable in optimizer.loss_scale.by_name().items()},
         }
@@ -67,7 +70,7 @@ class TrainingState:
 
 def weights(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
     """The weights that a run evaluates and exports, by path: their averages where the checkpoint has some."""
-    return _under("model/", checkpoint.tensors) | _under("averages/", checkpoint.tensors)
+    return _under(_MODEL, checkpoint.tensors) | _under(_AVERAGES, checkpoint.tensors)
 
 
 def restore_weights(checkpoint: Checkpoint, model: Classifier) -> None:
