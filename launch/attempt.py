@@ -13,12 +13,13 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from launch.guard import Guard
 from launch.signals import SignalInbox
 from launch.worker_logs import Console, WorkerOutput
 from launch.worker_processes import WorkerProcess
-from trainer.errors import EXIT_USER, UserError
+from trainer.errors import EXIT_PREEMPTED, EXIT_USER, UserError
 
 _SECONDS_TO_DRAIN = 1.0
 """How long the rest of the output is waited for after the last worker has ended: a process that left its worker's
@@ -46,6 +47,19 @@ class Ending:
     first_failed: int | None
     interrupted: bool
 
+    @property
+    def preempted(self) -> bool:
+        """Whether the workers ended by themselves to go on another time."""
+        return not self.interrupted and EXIT_PREEMPTED in self.codes and set(self.codes) <= {0, EXIT_PREEMPTED}
+
+
+class Patience(NamedTuple):
+    """Seconds that workers get; see the fields of the same names of `launch.local.Launch`."""
+
+    settle_seconds: float
+    grace_seconds: float
+    save_seconds: float
+
 
 class Attempt:
     """Starts workers, shows what they print, and ends all when one fails or the launcher is to end."""
@@ -55,8 +69,7 @@ class Attempt:
         inbox: SignalInbox,
         guard: Guard,
         console: Console,
-        settle_seconds: float,
-        grace_seconds: float,
+        patience: Patience,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Starts nothing yet.
@@ -65,15 +78,13 @@ class Attempt:
           inbox: tells of signals, and that a process has ended.
           guard: is told which sessions to kill should this process vanish.
           console: shows what the workers print.
-          settle_seconds: see `launch.local.Launch`.
-          grace_seconds: see `launch.local.Launch`.
+          patience: how long workers may take to end.
           clock: seconds.
         """
         self._inbox = inbox
         self._guard = guard
         self._console = console
-        self._settle_seconds = settle_seconds
-        self._grace_seconds = grace_seconds
+        self._patience = patience
         self._clock = clock
         self._workers: list[WorkerProcess] = []
         self._stage = _Stage.RUNNING
@@ -146,7 +157,10 @@ class Attempt:
     def _worker_failed(self, worker: WorkerProcess) -> None:
         if self._stage is _Stage.RUNNING:
             self._first_failed = worker.index
-            self._stage, self._deadline = _Stage.SETTLING, self._clock() + self._settle_seconds
+            # Who stops for now has left the chief saving.
+            preempted = worker.code == EXIT_PREEMPTED
+            seconds = self._patience.save_seconds if preempted else self._patience.settle_seconds
+            self._stage, self._deadline = _Stage.SETTLING, self._clock() + seconds
         if self._stage is _Stage.SETTLING and worker.code == EXIT_USER:  # It has told what is wrong.
             self._deadline = self._clock()
 
@@ -165,7 +179,8 @@ class Attempt:
         if number == signal.SIGKILL:
             self._stage, self._deadline = _Stage.KILLED, None
         else:
-            self._stage, self._deadline = _Stage.ENDING, self._clock() + self._grace_seconds
+            seconds = self._patience.save_seconds if self._interrupted else self._patience.grace_seconds
+            self._stage, self._deadline = _Stage.ENDING, self._clock() + seconds
 
     def _outputs(self) -> list[WorkerOutput]:
         keys = self._selector.get_map().values()

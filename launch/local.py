@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from launch.attempt import Attempt, Ending
+from launch.attempt import Attempt, Ending, Patience
 from launch.guard import Guard
 from launch.signals import SignalInbox
 from launch.worker_logs import Console
@@ -25,11 +26,15 @@ class Launch:
       command: of every worker; TF_CONFIG tells each who it is.
       restart_command: of every worker when all start again.
       workers: how many.
-      max_restarts: how often all start again after one has failed; never after exit code 2.
+      max_restarts: how often all start again after one has failed; never after exit code 2. A start that ended with
+        exit code 75 is not counted: the run was asked to stop for now, and has saved.
       how_to_go_on: a sentence for when it ended early.
       settle_seconds: when one has failed, how long the others may take to end by themselves: the one that ended first
         may have died of another's error, which that one is still about to tell.
-      grace_seconds: from asking workers to end (SIGTERM) to killing them (SIGKILL).
+      grace_seconds: from asking workers to end (SIGTERM) to killing them (SIGKILL) when one has failed: without it the
+        others come to no boundary any more.
+      save_seconds: the same where the launcher was asked to end: the workers save.
+      shortest_seconds: a start that ended with exit code 75 sooner did nothing, and is counted.
     """
 
     command: Sequence[str]
@@ -39,6 +44,8 @@ class Launch:
     how_to_go_on: str = ""
     settle_seconds: float = 1.0
     grace_seconds: float = 5.0
+    save_seconds: float = 30.0
+    shortest_seconds: float = 10.0
 
 
 def supervise(launch: Launch, console: Console, environment: Mapping[str, str]) -> int:
@@ -58,21 +65,26 @@ def supervise(launch: Launch, console: Console, environment: Mapping[str, str]) 
     Raises:
       UserError: the system starts no further process.
     """
-    restarts = 0
+    restarts, started_before = 0, False
     ports: list[int] = []
     with SignalInbox() as inbox, contextlib.closing(Guard()) as guard:
         while True:
             ports = free_ports(launch.workers, taken=ports)
             environments = [worker_environment(environment, ports, index) for index in range(launch.workers)]
-            command = launch.restart_command if restarts else launch.command
-            attempt = Attempt(inbox, guard, console, launch.settle_seconds, launch.grace_seconds)
-            ending = attempt.run(command, environments)
+            command = launch.restart_command if started_before else launch.command
+            patience = Patience(launch.settle_seconds, launch.grace_seconds, launch.save_seconds)
+            start = time.monotonic()
+            ending = Attempt(inbox, guard, console, patience).run(command, environments)
             code = exit_code(ending)
             if code in (EXIT_DONE, EXIT_USER):
                 return code
             if ending.interrupted:
                 console.warning(f"interrupted. {launch.how_to_go_on}".rstrip())
                 return code
+            started_before = True
+            if ending.preempted and time.monotonic() - start >= launch.shortest_seconds:
+                console.warning("the workers were asked to stop for now and have saved; all start again")
+                continue
             if restarts == launch.max_restarts:
                 console.warning(f"{_what_happened(ending)}; {_why_that_is_all(launch)} {launch.how_to_go_on}".rstrip())
                 return code

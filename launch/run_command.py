@@ -4,9 +4,10 @@
     python -m launch run --workers=2 --virtual_devices=2 --max_restarts=3 -- --data=folder:PHOTOS --run_dir=RUN
 
 What stands behind -- are flags of `python -m trainer.task`, which is started with --strategy=multi_worker. When one
-worker fails the others are ended, and, with --max_restarts, all start again from the last checkpoint. Ctrl-C ends
-all. The exit code is 0 when all are done, 2 when a flag or the data must be changed, 75 after Ctrl-C, and otherwise
-that of the worker that failed first.
+worker fails the others are ended, and, with --max_restarts, all start again from the last checkpoint. Where workers
+were asked to stop for now (a signal to one of them, --max_minutes) and have saved, all start again whatever
+--max_restarts says. Ctrl-C lets all save and ends them. The exit code is 0 when all are done, 2 when a flag or the data
+must be changed, 75 after Ctrl-C, and otherwise that of the worker that failed first.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ MOST_WORKERS = 64
 """More processes than that on one machine are a typing error."""
 
 STRATEGY = "multi_worker"
+
+_SECONDS_TO_LEAVE = 5.0
+"""What a worker may take beyond --stop_seconds."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +119,14 @@ def planned_launch(options: argparse.Namespace, trainer_flags: Sequence[str], mo
     command = [sys.executable, "-m", "trainer.task", *trainer_flags, *added]
     # Any other --resume prefers the run's own checkpoints once there are some.
     restart_command = [*command, "--resume=auto"] if config.resume == "never" else command
-    launch = Launch(command, restart_command, options.workers, options.max_restarts, go_on)
+    launch = Launch(
+        command,
+        restart_command,
+        options.workers,
+        options.max_restarts,
+        go_on,
+        save_seconds=config.stop_seconds + _SECONDS_TO_LEAVE,
+    )
     return launch, options.quiet or given.quiet
 
 

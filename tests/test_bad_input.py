@@ -577,7 +577,8 @@ def test_an_interrupted_program_can_be_started_again_and_outlives_its_reader(tmp
         errors = process.stderr.read()
         assert process.wait() == EXIT_PREEMPTED
     assert errors == (
-        f"warning: Interrupted from the keyboard. The same command with --run_dir={tmp_path / 'r'} goes on from the last checkpoint.\n"
+        "warning: Interrupted from the keyboard. "
+        f"The same command with --run_dir={tmp_path / 'r'} goes on from the last checkpoint.\n"
     )
     assert json.loads((tmp_path / "r" / "status.json").read_text(encoding="utf-8"))["state"] == "preempted"
     assert CheckpointStore(RunDirectory(str(tmp_path / "r"))).newest(pytest.fail)

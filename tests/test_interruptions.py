@@ -21,7 +21,7 @@ from trainer.records.goodput import Stopwatch
 from trainer.stop_request import StopRequest
 from trainer.storage import RunDirectory
 from trainer.training.actions import Due, Records, SaveCheckpoint, StopOnNonFinite
-from trainer.training.checkpoint import CheckpointStore
+from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.faults import InjectFaults
 from trainer.training.loop import Boundary, Progress, TrainLoop
 from trainer.training.state import weights
@@ -112,9 +112,14 @@ def test_checkpoints_every_so_many_steps(undisturbed: Path, tmp_path: Path, monk
     config = Config(**TINY, run_dir=str(tmp_path / "r"), steps_per_loop=4, checkpoint_steps=10, keep_checkpoints=3)
     saved: list[int] = []
     save = CheckpointStore.save
+
+    def note_and_save(store: CheckpointStore, checkpoint: Checkpoint) -> None:
+        saved.append(checkpoint.position.step)
+        save(store, checkpoint)
+
     with monkeypatch.context() as patched:
         crash_after(44, patched)
-        patched.setattr(CheckpointStore, "save", lambda store, new: (saved.append(new.position.step), save(store, new)))
+        patched.setattr(CheckpointStore, "save", note_and_save)
         with pytest.raises(MemoryError):
             run.execute(config, quiet=True)
     assert set(saved) <= {10, 20, 24, 30, 40} and {24, saved[-1]} <= set(saved), "one may wait for the one before"

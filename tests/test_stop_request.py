@@ -43,7 +43,6 @@ def test_outside_of_training_a_signal_interrupts_at_once(stop: StopRequest) -> N
 
 def test_while_steps_run_a_signal_waits_for_the_boundary(stop: StopRequest) -> None:
     with stop.at_boundaries(lambda _: None):
-        assert not stop.reason
         send(signal.SIGTERM)
         wait_for(lambda: stop.reason)
         assert stop.reason == "asked to end (SIGTERM)"
@@ -87,7 +86,7 @@ def test_last_words_that_hang_do_not_keep_the_process(monkeypatch: pytest.Monkey
     left: list[int] = []
     request = StopRequest(within_seconds=0.1, leave=left.append)
     forever = threading.Event()
-    with request.at_boundaries(lambda _: forever.wait(20) and None):
+    with request.at_boundaries(lambda _: print(forever.wait(20))):
         request.ask("told")
         wait_for(lambda: left, 2.0)
     forever.set()

@@ -150,9 +150,19 @@ def _carry_out(session: Session) -> int:
             session.console.warning("Another worker was lost. Start all again: they go on from the last checkpoint.")
             return EXIT_PREEMPTED
         session.status.take_time(session.stopwatch.seconds())
-        session.note_ending("failed", str(error) or type(error).__name__)
+        session.note_ending("failed", _cause(error))
         raise
     return EXIT_DONE
+
+
+def _cause(error: Exception) -> str:
+    """What status.json says of the error that ended the run, and what to do about it."""
+    if isinstance(error, UserError):
+        return str(error)
+    return (
+        f"{type(error).__name__}: {first_line(error)} This is a bug or a fault of the machine: standard error has the "
+        "traceback, and the same command goes on from the last checkpoint."
+    )
 
 
 def _note_interruption(session: Session, reason: str) -> int:

@@ -61,10 +61,11 @@ def train(session: Session, evaluator: Evaluator, features: RunFeatures | None) 
             lambda: detector.watching("a training call"),
         )
     with (
+        # The outermost: what is being written at the end is not interrupted either.
+        session.stop.at_boundaries(lambda reason: session.note_ending("preempted", reason)),
         open_writers(session.run, progress.step) if session.is_chief else no_writers() as writer,
         BackgroundWriter() as background,
         detector.running(),
-        session.stop.at_boundaries(lambda reason: session.note_ending("preempted", reason)),
     ):
         records = Records(session.store, writer, background, session.is_chief)
         save = _save_checkpoint(session, records)

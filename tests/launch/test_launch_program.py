@@ -33,7 +33,7 @@ class TellingGuard(Guard):
 
 launch.local.Guard = TellingGuard
 command = [sys.executable, "-S", "-c", sys.argv[1]]
-plan = Launch(command, command, 2, max_restarts=3, how_to_go_on="Go on.", grace_seconds=float(sys.argv[2]))
+plan = Launch(command, command, 2, max_restarts=3, how_to_go_on="Go on.", save_seconds=float(sys.argv[2]))
 sys.exit(supervise(plan, Console(sys.stdout, sys.stderr, os.environ), os.environ))
 """
 
@@ -68,7 +68,7 @@ time.sleep(60)
 def launcher(
     worker: str,
     *,
-    grace_seconds: float = 5.0,
+    save_seconds: float = 5.0,
     ignore_hangup: bool = False,
     out: int = subprocess.PIPE,
     err: int = subprocess.PIPE,
@@ -81,7 +81,7 @@ def launcher(
         signal.signal(signal.SIGHUP, signal.SIG_IGN if ignore_hangup else signal.SIG_DFL)
 
     with subprocess.Popen(
-        [sys.executable, "-c", SUPERVISE, worker, str(grace_seconds)],
+        [sys.executable, "-c", SUPERVISE, worker, str(save_seconds)],
         cwd=REPOSITORY,
         text=True,
         preexec_fn=prepare,
@@ -139,7 +139,7 @@ def test_ctrl_c_leaves_no_child_of_a_worker() -> None:
 
 
 def test_workers_that_do_not_listen_are_killed_after_the_grace() -> None:
-    with launcher(DEAF, grace_seconds=0.5) as process:
+    with launcher(DEAF, save_seconds=0.5) as process:
         pids = pids_of(process)
         process.send_signal(signal.SIGINT)
         assert process.wait(15) == EXIT_PREEMPTED
@@ -147,7 +147,7 @@ def test_workers_that_do_not_listen_are_killed_after_the_grace() -> None:
 
 
 def test_a_second_ctrl_c_kills_at_once() -> None:
-    with launcher(DEAF, grace_seconds=60) as process:
+    with launcher(DEAF, save_seconds=60) as process:
         pids = pids_of(process)
         process.send_signal(signal.SIGINT)
         time.sleep(0.3)
@@ -175,7 +175,7 @@ def test_a_launcher_that_is_killed_leaves_no_process() -> None:
 
 
 def test_the_guard_does_not_hear_the_terminals_ctrl_c() -> None:
-    with launcher(DEAF, grace_seconds=60) as process:
+    with launcher(DEAF, save_seconds=60) as process:
         pids = pids_of(process)
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.3)

@@ -259,6 +259,34 @@ def test_restarts_have_a_limit_and_a_command_of_their_own() -> None:
     ]
 
 
+def test_workers_that_were_asked_to_stop_for_now_start_again_uncounted(tmp_path: Path) -> None:
+    program = f"""
+    attempt = sum(os.path.exists(f"{tmp_path}/{{before}}/{{WHO}}") for before in range(3))
+    meet(f"{tmp_path}/{{attempt}}")
+    if attempt == 2: sys.exit(0)
+    time.sleep(0.3 * (WHO == 0))  # The chief saves while the other has already left.
+    print(attempt, WHO)
+    sys.exit({EXIT_PREEMPTED})
+    """
+    done = run(program, max_restarts=0, settle_seconds=0.05, save_seconds=20.0, shortest_seconds=0.0)
+    assert done.code == EXIT_DONE
+    assert done.err == ["[launch] the workers were asked to stop for now and have saved; all start again"] * 2
+    assert sorted(done.out) == [f"[worker {who}] {attempt} {who}" for who in range(2) for attempt in range(2)]
+
+
+def test_a_stop_that_comes_too_soon_is_counted() -> None:
+    """A run that is stopped before its first step whenever it starts must not start for ever."""
+    done = run(f"sys.exit({EXIT_PREEMPTED})", workers=1, max_restarts=1)
+    assert done.code == EXIT_PREEMPTED
+    assert "restart 1 of 1" in done.err[0] and "the one restart is used up" in done.err[1]
+
+
+def test_a_lost_worker_is_counted_though_the_others_end_with_75() -> None:
+    assert Ending([EXIT_PREEMPTED, 0], 0, False).preempted
+    assert not Ending([EXIT_PREEMPTED, -9], 1, False).preempted
+    assert not Ending([EXIT_PREEMPTED, EXIT_PREEMPTED], 0, True).preempted
+
+
 def test_what_the_user_must_change_is_said_once_and_not_tried_again(tmp_path: Path) -> None:
     program = f"print('error: no such flag', file=sys.stderr); meet({str(tmp_path)!r}); sys.exit({EXIT_USER})"
     done = run(program, max_restarts=3)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.records.goodput import PHASES, Stopwatch
+from trainer.records.goodput import PHASES, Attempt, Stopwatch, goodput
 
 
 class Clock:
@@ -36,6 +36,7 @@ def test_each_second_counts_once_for_the_innermost_phase() -> None:
         "startup": 0,
         "features": 0,
         "compile": 0,
+        "input_wait": 0,
         "train": 2 + 16 + 64,
         "evaluate": 4,
         "checkpoint": 8,
@@ -89,3 +90,40 @@ def test_the_parts_never_exceed_the_total_of_a_real_clock() -> None:
 def test_an_unknown_phase_is_refused() -> None:
     with pytest.raises(ValueError, match="no phase 'lunch': one of startup"), Stopwatch().measure("lunch"):  # type: ignore[arg-type]
         pass
+
+
+def test_seconds_can_be_booked_for_another_phase() -> None:
+    clock = Clock()
+    stopwatch = Stopwatch(clock)
+    with stopwatch.measure("train"):
+        clock.pass_(10)
+        stopwatch.move(3.0, "train", "input_wait")
+        clock.pass_(1)
+    seconds = stopwatch.seconds()
+    assert (seconds["train"], seconds["input_wait"], seconds["total"]) == (8, 3, 11)
+
+
+def attempt(from_step: int, to_step: int, train: float, total: float) -> Attempt:
+    return Attempt("2026-11-22T10:00:00+00:00", from_step, to_step, {"train": train, "total": total})
+
+
+@pytest.mark.parametrize(
+    ("resumed", "lost"),
+    [(100, 0.0), (75, 10.0), (20, 32.0), (0, 40.0), (130, 0.0)],
+    ids=["all was saved", "25 steps again", "all but those before", "all of it again", "it told less than it saved"],
+)
+def test_steps_that_are_done_again_are_lost(resumed: int, lost: float) -> None:
+    one = attempt(0, 100, train=40.0, total=60.0)
+    one.lose(resumed)
+    assert one.lost_seconds == pytest.approx(lost)
+    assert goodput([one])["train"] == pytest.approx(40.0 - lost)
+
+
+def test_goodput_adds_up_over_all_starts() -> None:
+    one, two = attempt(0, 100, 40.0, 60.0), attempt(75, 200, 50.0, 90.0)
+    one.lose(75)
+    found = goodput([one, two])
+    assert (found["starts"], found["lost"], found["train"], found["total"]) == (2, 10.0, 80.0, 150.0)
+    assert found["share"] == pytest.approx(80 / 150)
+    assert goodput([])["share"] == 0.0
+    assert Attempt.from_json({**vars(one)}) == one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -123,3 +124,74 @@ def reported_rates(schedule: Schedule, pieces: Sequence[int]) -> list[float]:
         write(Boundary(Progress(done + count, 0), 1, steps, values, 1.0, False, False, False))
         done += count
     return written
+
+
+def slowly(number: tf.Tensor) -> tf.Tensor:
+    """The number, 0.03 seconds later."""
+
+    def sleep(number: tf.Tensor) -> tf.Tensor:
+        time.sleep(0.03)
+        return number
+
+    return tf.ensure_shape(tf.py_function(sleep, [number], number.dtype), [])
+
+
+@pytest.mark.parametrize("slow", ["input", "step"])
+def test_waiting_for_batches_is_counted_apart_from_computing(slow: str) -> None:
+    """Twenty steps; either a batch takes 0.03 seconds to come, or a step takes 0.03 seconds."""
+    dataset = tf.data.Dataset.range(21).map(lambda step: {"number": slowly(step) if slow == "input" else step})
+
+    def step(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        number = tf.cast(batch["number"], tf.float32)
+        return {"loss": slowly(number) if slow == "step" else number, "accuracy": number}
+
+    stopwatch = Stopwatch()
+    loop = TrainLoop(Cluster(tf.distribute.get_strategy(), "CPU", "one CPU"), step, dataset, stopwatch)
+    loop.run(Progress(0, 0), Stops([1, 21]), 20, [])
+    seconds = stopwatch.seconds()
+    long, short = ("input_wait", "train") if slow == "input" else ("train", "input_wait")
+    assert seconds[long] > 0.5 and seconds[short] < 0.3
+
+
+def test_a_boundary_stands_wherever_one_is_asked_for() -> None:
+    stops = Stops([10, 20], every=4, at=[5, 13])
+    found, step = [], 0
+    while step < 20:
+        step = stops.after(step)
+        found.append(step)
+    assert found == [4, 5, 8, 10, 12, 13, 16, 20]
+    assert Stops([10]).after(3) == 10
+
+
+def test_sums_do_not_depend_on_which_steps_are_looked_at_together() -> None:
+    values = np.random.default_rng(0).normal(size=1000) * 10.0 ** np.arange(1000).clip(0, 12)
+    totals = set()
+    for size in (1, 7, 64, 1000):
+        progress = Progress(0, 0)
+        for first in range(0, 1000, size):
+            progress.count({"loss": values[first : first + size]})
+        totals.add(progress.sums["loss"])
+    assert len(totals) == 1
+
+
+def test_all_leave_where_one_is_to_stop() -> None:
+    class Asked:
+        def __init__(self) -> None:
+            self.looks = 0
+
+        def stops(self) -> bool:
+            self.looks += 1
+            return self.looks == 3
+
+        def writing(self) -> bool:
+            return False
+
+    dataset = tf.data.Dataset.range(100).map(lambda step: {"number": step})
+
+    def step(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {"loss": tf.cast(batch["number"], tf.float32), "accuracy": tf.constant(0.0)}
+
+    seen: list[tuple[int, bool]] = []
+    loop = TrainLoop(Cluster(tf.distribute.get_strategy(), "CPU", "one CPU"), step, dataset, Stopwatch())
+    stopped = loop.run(Progress(0, 0), Stops([100]), 5, [lambda b: seen.append((b.progress.step, b.stops))], Asked())
+    assert stopped and seen == [(5, False), (10, False), (15, True)], "the actions still see the last boundary"

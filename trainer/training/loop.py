@@ -299,8 +299,10 @@ def compiled_loop(strategy: tf.distribute.Strategy, step: Step) -> tf.types.expe
         waited = tf.zeros([], tf.float64)
         for position in tf.range(count):
             asked = tf.timestamp()
-            batch = next(iterator)
-            waited += tf.timestamp() - asked
+            with tf.control_dependencies([asked]):
+                batch = next(iterator)
+            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+                waited += tf.timestamp() - asked
             per_replica = strategy.run(step, args=(batch,))
             local = [tf.add_n(strategy.experimental_local_results(per_replica[name])) for name in METRICS]
             sums = sums.write(position, tf.cast(tf.stack(local), tf.float64))
