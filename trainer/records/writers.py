@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.record_framing import frame
 from trainer.records.background import Job
 from trainer.storage import RunDirectory, reading_or_writing
 
@@ -115,7 +116,8 @@ class TensorBoardWriter:
     """tensorboard/train and tensorboard/validation: a curve for each metric, the same name in both.
 
     Writes event files itself: `tf.summary.scalar` takes a hundred times as long and needs the tensorboard package, and
-    has no way to say that a run was resumed. Every file begins with a START event; from the second on, it makes
+    has no way to say that a run was resumed; `tf.io.TFRecordWriter` (TensorFlow 2.21) lets no other Python thread run
+    while it waits for gs://. Every file begins with a START event; from the second on, it makes
     TensorBoard forget the points at its step and after, which the killed run left and this one writes again.
     """
 
@@ -177,7 +179,7 @@ class TensorBoardWriter:
             # Files are read in the order of their names.
             name = f"events.out.tfevents.{self._clock():017.6f}.{socket.gethostname()}.{secrets.token_hex(4)}"
             with reading_or_writing(self._run.path):
-                self._files[split] = tf.io.TFRecordWriter(f"{folder}/{name}")
+                self._files[split] = tf.io.gfile.GFile(f"{folder}/{name}", "wb")
             log = tf.compat.v1.SessionLog
             with reading_or_writing(self._run.path):
                 self._files[split].write(self._event(file_version="brain.Event:2"))
@@ -185,10 +187,10 @@ class TensorBoardWriter:
         return self._files[split]
 
     def _event(self, **fields: Any) -> bytes:
+        """A record of an event file."""
         from tensorflow.compat.v1 import Event
 
-        serialized: bytes = Event(wall_time=self._clock(), **fields).SerializeToString()
-        return serialized
+        return frame(Event(wall_time=self._clock(), **fields).SerializeToString())
 
 
 class MultiWriter:
