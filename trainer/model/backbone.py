@@ -61,6 +61,11 @@ class Backbone(keras.layers.Layer):
         """
         return []
 
+    @property
+    def moved_by_calls(self) -> list[keras.Variable]:
+        """All variables that `call(training=True)` may move: the moving statistics, and counters and the like."""
+        return self.moving_statistics
+
     def publisher_call(self, pixels: tf.Tensor, training: bool) -> tf.Tensor:
         """Like `call`, but as the module's publisher meant it, for an export that can be fine-tuned again.
 
@@ -125,6 +130,11 @@ class HubBackbone(Backbone):
         if not self._updates_statistics:
             return []
         return [v for v in self.non_trainable_variables if keras.backend.is_float_dtype(v.dtype)]
+
+    @property
+    def moved_by_calls(self) -> list[keras.Variable]:
+        """See `Backbone.moved_by_calls`."""
+        return list(self.non_trainable_variables) if self._updates_statistics else []
 
     def publisher_call(self, pixels: tf.Tensor, training: bool) -> tf.Tensor:
         """See `Backbone.publisher_call`."""

@@ -39,7 +39,7 @@ class TrainingState:
 
     def __init__(self, model: Classifier, optimizer: Optimizer) -> None:
         """Finds them; both must be complete."""
-        changing = {id(variable) for variable in [*optimizer.variables, *model.backbone.moving_statistics]}
+        changing = {id(variable) for variable in [*optimizer.variables, *model.backbone.moved_by_calls]}
         named = by_path(model.variables)
         frozen = {path: variable for path, variable in named.items() if id(variable) not in changing}
         self.frozen_fingerprint = _fingerprint(frozen)
