@@ -420,8 +420,8 @@ class TestSentences:
             ),
             (
                 "gs://bucket/run/a doesn't exist or not a directory.",
-                "gs://bucket/run/a cannot be deleted: it is gone, or gs://bucket does not answer; what was saved before "
-                "is untouched; start again.",
+                "gs://bucket/run/a cannot be deleted: it is gone, or gs://bucket does not answer; what was saved "
+                "before is untouched; start again.",
             ),
             (
                 "The specified path gs://bucket/run/a was not found.",
