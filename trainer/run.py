@@ -33,6 +33,7 @@ from trainer.describe import describe, list_variables, say_result
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
 from trainer.export import FOLDER as EXPORT_FOLDER
 from trainer.export import export_model
+from trainer.lease import Lease
 from trainer.model.endpoint import first_line
 from trainer.preparation import (
     Built,
@@ -48,6 +49,7 @@ from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
 from trainer.records.status import State, Status, TestResult
 from trainer.records.writers import no_writers, open_writers
+from trainer.run_dir import begin_writing, check_apart
 from trainer.storage import RunDirectory
 from trainer.training.actions import (
     SaveCheckpoint,
@@ -84,6 +86,7 @@ class Session:
       status: what status.json will say.
       stopwatch: where the time goes.
       console: the person's view.
+      lease: of the run directory; None in a process that does not write there, or alone knows of it.
     """
 
     prepared: Prepared
@@ -94,14 +97,27 @@ class Session:
     status: Status
     stopwatch: Stopwatch
     console: Console
+    lease: Lease | None = None
 
     @property
     def is_chief(self) -> bool:
         """Whether this process writes what the run leaves behind."""
         return self.prepared.cluster.is_chief
 
+    def check_lease(self) -> None:
+        """Raises UserError where another run has taken the run directory over."""
+        if self.lease:
+            self.lease.check()
 
-def execute(config: Config, *, dry_run: bool = False, quiet: bool = False, stopwatch: Stopwatch | None = None) -> int:
+
+def execute(
+    config: Config,
+    *,
+    dry_run: bool = False,
+    quiet: bool = False,
+    stopwatch: Stopwatch | None = None,
+    lease: Lease | None = None,
+) -> int:
     """Does what the configuration says.
 
     Args:
@@ -109,6 +125,8 @@ def execute(config: Config, *, dry_run: bool = False, quiet: bool = False, stopw
       dry_run: print the resolved configuration and the plan; write and train nothing.
       quiet: print warnings and errors only.
       stopwatch: one that has run since the process began; by default the time counts from here.
+      lease: of the run directory (`trainer.run_dir.take_run_dir`), held until this returns; without one, the caller
+        knows that nobody else writes there.
 
     Returns:
       `EXIT_DONE`, or `EXIT_PREEMPTED` where the run was interrupted and can go on.
@@ -119,7 +137,7 @@ def execute(config: Config, *, dry_run: bool = False, quiet: bool = False, stopw
     stopwatch = stopwatch or Stopwatch()
     console = Console(quiet=quiet)
     with stopwatch.measure("startup"):
-        topology, run_dir = come_together(config, os.environ, console)
+        topology, run_dir = come_together(config, os.environ, console, lease)
         run = RunDirectory(run_dir)
         if topology and not topology.trains:
             return watch(config, run, topology, console)
@@ -150,8 +168,10 @@ def execute(config: Config, *, dry_run: bool = False, quiet: bool = False, stopw
         status = Status(config_fingerprint=config.fingerprint(), data_fingerprint=data_fingerprint)
         status.update(steps_total=prepared.steps_total, skipped_images=prepared.source.skipped)
         status.update(**dataclasses.asdict(progress), best=best_result(best))
-        session = Session(prepared, built, progress, best, run, status, stopwatch, console)
+        session = Session(prepared, built, progress, best, run, status, stopwatch, console, lease)
         if session.is_chief:
+            if lease:
+                begin_writing(lease, run)
             run.write_text(CONFIG_FILE, config.to_json())
             status.write(run)
         check_shared(cluster, run, CONFIG_FILE)
@@ -210,9 +230,11 @@ def _tell_the_story(session: Session) -> None:
                 test = evaluator(splits.test)
                 session.status.update(test=TestResult(test.accuracy, test.loss, test.examples))
     if session.is_chief:
+        session.check_lease()
         if prepared.config.export:
             with session.stopwatch.measure("export"):
                 session.status.update(export=_export(session, store, best_step))
+            session.check_lease()
         session.status.update(state="done", seconds=session.stopwatch.seconds())
         session.status.write(session.run)
         say_result(prepared, session.status, session.console)
@@ -276,8 +298,8 @@ def _restore(start: Start, run: RunDirectory, prepared: Prepared, built: Built) 
 
 def _check_apart(folder: str, flag: str, source: Source) -> None:
     """Refuses to write among the class folders, where the next run would take what it finds for a class."""
-    if isinstance(source, FileSource) and f"{folder}/".startswith(f"{source.root}/"):
-        raise UserError(f"{flag}={folder} would lie among the images of {source.name}: give another folder.")
+    if isinstance(source, FileSource):
+        check_apart(folder, flag, source.root, source.name)
 
 
 @contextlib.contextmanager
@@ -307,6 +329,7 @@ def _probe_images(prepared: Prepared) -> list[bytes]:
 def _write_ending(session: Session, state: State, error: str) -> None:
     """Notes how the run ended; where even that cannot be written, the error that ended the run is the news."""
     session.status.update(state=state, error=error)
-    if session.is_chief:
+    lost = session.lease.lost if session.lease else None  # Then the file is another run's.
+    if session.is_chief and not lost:
         with contextlib.suppress(UserError):
             session.status.write(session.run)

@@ -10,6 +10,8 @@ Every field of `trainer.config.Config` is a flag (`trainer.config_flags`).
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from collections.abc import Sequence
 
@@ -17,7 +19,9 @@ from absl import app, flags
 
 from trainer.config_flags import config_from_flags, define_flags, parse_arguments, read_local_text
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
+from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
+from trainer.run_dir import take_run_dir
 from trainer.startup import import_tensorflow_quietly, require_temporary_folder
 from trainer.terminal import ensure_standard_streams, print_error
 
@@ -31,11 +35,16 @@ def main(_: Sequence[str]) -> int:
     try:
         config = config_from_flags(FLAGS, read_text)
         require_temporary_folder()
-        with stopwatch.measure("startup"):
-            import_tensorflow_quietly(local_tpu=config.strategy == "tpu" and config.tpu == "local")
-            from trainer import run
+        with contextlib.ExitStack() as held:
+            with stopwatch.measure("startup"):
+                # First: a second job on the same directory ends at once.
+                lease = None if FLAGS.dry_run else take_run_dir(config, os.environ, Console(quiet=FLAGS.quiet).note)
+                if lease:
+                    held.enter_context(lease)
+                import_tensorflow_quietly(local_tpu=config.strategy == "tpu" and config.tpu == "local")
+                from trainer import run
 
-        return run.execute(config, dry_run=FLAGS.dry_run, quiet=FLAGS.quiet, stopwatch=stopwatch)
+            return run.execute(config, dry_run=FLAGS.dry_run, quiet=FLAGS.quiet, stopwatch=stopwatch, lease=lease)
     except UserError as error:
         print_error(str(error))
         return EXIT_USER
