@@ -39,13 +39,14 @@ def test_a_record_of_a_bucket_is_read_alone(tmp_path: Path, monkeypatch: pytest.
     records = [example(image=image, label=number % 2) for number, image in enumerate(images)]
     path = write_records(tmp_path / "x.tfrecord", [*records, example(image=bytes(LARGE_BYTES), label=0)])
     served: list[int] = []
-    answer = gcs._Handler._answer
+    answer = gcs.FakeStorage.answer
 
-    def counted(self: gcs._Handler, content: bytes, *rest: object) -> None:
-        served.append(len(content))
-        answer(self, content, *rest)  # type: ignore[arg-type]
+    def counted(self: gcs.FakeStorage, request: gcs.Request) -> gcs.Answer:
+        answered = answer(self, request)
+        served.append(len(answered.body))
+        return answered
 
-    monkeypatch.setattr(gcs._Handler, "_answer", counted)
+    monkeypatch.setattr(gcs.FakeStorage, "answer", counted)
     authority, certificate = make_certificate(tmp_path, gcs.TLS_HOSTS)
     with gcs.serving(certificate) as server:
         server.bucket("flowers").put("records/x.tfrecord", path.read_bytes())

@@ -122,13 +122,13 @@ def test_an_object_replaced_after_the_listing_is_not_taken(
 
 
 def test_what_arrives_damaged_is_fetched_again(storage: FakeStorage, bucket: Bucket, tmp_path: Path) -> None:
-    storage.faults.append(Fault("alt=media", 0, times=2))
+    storage.faults.append(Fault("alt=media", "damaged", times=2))
     stage(all_files(storage), str(tmp_path), print, bucket)
     assert downloads(storage) == 10 and contents_in(tmp_path) == sorted(CONTENTS.values())
 
 
 def test_what_always_arrives_damaged_is_one_sentence(storage: FakeStorage, bucket: Bucket, tmp_path: Path) -> None:
-    storage.faults.append(Fault(r"b%2F1.png\?.*alt=media", 0))
+    storage.faults.append(Fault(r"b%2F1.png\?.*alt=media", "damaged"))
     with pytest.raises(UserError, match="gs://flowers/photos/b/1.png arrived 3 times with another size or checksum"):
         stage(all_files(storage), str(tmp_path), print, bucket)
     assert set(contents_in(tmp_path)) <= set(CONTENTS.values()), "nothing damaged is left"

@@ -1,4 +1,4 @@
-"""A small Cloud Storage on loopback: listings and reads, for Google's client and for TensorFlow's own gs:// alike.
+"""A small Cloud Storage on loopback for Google's client and for TensorFlow's own gs:// alike, which can go wrong.
 
 One port speaks plain HTTP (for Google's client, through STORAGE_EMULATOR_HOST) and CONNECT (for TensorFlow, as its
 https_proxy: the tunnel ends here, with a certificate of a throw-away authority).
@@ -6,96 +6,35 @@ https_proxy: the tunnel ends here, with a certificate of a throw-away authority)
 
 from __future__ import annotations
 
-import base64
-import bisect
-import json
 import re
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, Literal, cast
 
-import google_crc32c
+from fakes.gcs_api import NO_BUCKET, Answer, Api, RefusalError, Request
+from fakes.gcs_objects import GeneratedObjects, StoredObjects
+
+__all__ = [
+    "TLS_HOSTS",
+    "Answer",
+    "FakeStorage",
+    "Fault",
+    "GeneratedObjects",
+    "Request",
+    "StoredObjects",
+    "serving",
+    "tensorflow_environment",
+]
 
 TLS_HOSTS = ["www.googleapis.com", "storage.googleapis.com", "oauth2.googleapis.com"]
 """The hosts that TensorFlow asks for through the proxy: the server's certificate must be theirs."""
 
-
-@dataclass
-class StoredObjects:
-    """Objects with content."""
-
-    contents: dict[str, bytes] = field(default_factory=dict)
-    generations: dict[str, int] = field(default_factory=dict)
-
-    def put(self, name: str, content: bytes) -> None:
-        self.contents[name] = content
-        self.generations[name] = 1 + max(self.generations.values(), default=1_700_000_000_000_000)
-
-    def names(self) -> Sequence[str]:
-        return sorted(self.contents)
-
-    def content(self, name: str, generation: str | None) -> bytes | None:
-        """An object's bytes; None if there is no such object or generation."""
-        if name not in self.contents or (generation and int(generation) != self.generations[name]):
-            return None
-        return self.contents[name]
-
-    def item(self, name: str) -> dict[str, str]:
-        content = self.contents[name]
-        return {
-            "name": name,
-            "size": str(len(content)),
-            "generation": str(self.generations[name]),
-            "crc32c": _encoded_crc32c(content),
-            "updated": "2026-11-01T00:00:00.000Z",
-        }
-
-
-class GeneratedObjects:
-    """FOLDER/class_0001/photo_0000001.jpg and so on, all of one content, named when they are listed."""
-
-    def __init__(self, folder: str, classes: int, per_class: int, shared_content: bytes = b"photo") -> None:
-        self.folder, self.classes, self.per_class = folder, classes, per_class
-        self._content = shared_content
-        self._crc32c = _encoded_crc32c(shared_content)
-
-    def names(self) -> Sequence[str]:
-        return _GeneratedNames(self)
-
-    def item(self, name: str) -> dict[str, str]:
-        return {
-            "name": name,
-            "size": str(len(self._content)),
-            "generation": "1700000000000000",
-            "crc32c": self._crc32c,
-            "updated": "2026-11-01T00:00:00.000Z",
-        }
-
-    def content(self, name: str, generation: str | None) -> bytes | None:
-        """An object's bytes; None if there is no such object."""
-        names = self.names()
-        place = bisect.bisect_left(names, name)
-        return self._content if place < len(names) and names[place] == name else None
-
-
-class _GeneratedNames(Sequence[str]):
-    def __init__(self, objects: GeneratedObjects) -> None:
-        self._objects = objects
-
-    def __len__(self) -> int:
-        return self._objects.classes * self._objects.per_class
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        number, place = divmod(index, self._objects.per_class)
-        return f"{self._objects.folder}/class_{number:04d}/photo_{place:07d}.jpg"
+Effect = Literal["dropped", "lost answer", "truncated", "cut upload", "damaged", "slow"]
 
 
 @dataclass
@@ -104,32 +43,45 @@ class Fault:
 
     Attributes:
       match: the expression.
-      status: what they are answered with; 0: content, with its last byte changed.
+      effect: a status that they are answered with instead of being carried out (404: the bucket is gone; 410: the
+        resumable upload is gone, and forgotten); or
+          "dropped"      the connection ends without an answer, and nothing was done
+          "lost answer"  the connection ends without an answer, but it was done
+          "truncated"    the answer ends in the middle
+          "cut upload"   the connection ends in the middle of the request's body; an upload keeps what has come
+          "damaged"      the last byte of an object's content is changed
+          "slow"         the answer comes after `seconds`
       times: how many of them.
+      first: the number of the first request that it may happen to; all requests count, from 1.
+      seconds: see "slow".
     """
 
     match: str
-    status: int
+    effect: int | Effect
     times: int = 1_000_000
+    first: int = 1
+    seconds: float = 0.0
 
 
 class FakeStorage(ThreadingHTTPServer):
     """The server; `serving` starts and ends it.
 
     Attributes:
-      buckets: their objects by the bucket's name.
+      api: what is stored.
       faults: what goes wrong.
       requests: those that came, "GET /path?query".
+      closing: is set when the server ends, so that nobody waits for a slow answer any more.
     """
 
     daemon_threads = True
 
     def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.buckets: dict[str, StoredObjects | GeneratedObjects] = {}
+        self.api = Api()
         self.faults: list[Fault] = []
         self.requests: list[str] = []
         self.lock = threading.Lock()
+        self.closing = threading.Event()
         self.tls: ssl.SSLContext | None = None
         if certificate:
             self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -138,6 +90,11 @@ class FakeStorage(ThreadingHTTPServer):
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    @property
+    def buckets(self) -> dict[str, StoredObjects | GeneratedObjects]:
+        """Their objects by the bucket's name."""
+        return self.api.buckets
 
     def bucket(self, name: str) -> StoredObjects:
         """The objects of a bucket, which is made if need be."""
@@ -148,10 +105,15 @@ class FakeStorage(ThreadingHTTPServer):
         with self.lock:
             self.requests.append(request)
             for fault in self.faults:
-                if fault.times and re.search(fault.match, request):
+                if fault.times and len(self.requests) >= fault.first and re.search(fault.match, request):
                     fault.times -= 1
                     return fault
         return None
+
+    def answer(self, request: Request) -> Answer:
+        """Carries a request out, one at a time."""
+        with self.lock:
+            return self.api.answer(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up is no news."""
@@ -166,6 +128,7 @@ def serving(certificate: tuple[Path, Path] | None = None) -> Iterator[FakeStorag
     try:
         yield server
     finally:
+        server.closing.set()
         server.shutdown()
         server.server_close()
         thread.join(timeout=10)
@@ -199,95 +162,79 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
+    def handle_expect_100(self) -> bool:
+        proceeds = super().handle_expect_100()
+        self.wfile.flush()  # curl waits a second for this line.
+        return proceeds
+
     def do_CONNECT(self) -> None:  # noqa: N802 (the name that the server looks for)
         self.send_response_only(200, "Connection established")
         self.end_headers()
         self.wfile.flush()
         self.close_connection = True
         assert self.server.tls is not None
-        _Handler(self.server.tls.wrap_socket(self.connection, server_side=True), self.client_address, self.server)
+        with self.server.tls.wrap_socket(self.connection, server_side=True) as connection:
+            _Handler(connection, self.client_address, self.server)
 
-    def do_GET(self) -> None:  # noqa: N802
-        fault = self.server.fault(f"GET {self.path}")
-        if fault and fault.status:
-            self._fail(fault.status, "injected")
+    def _respond(self) -> None:
+        fault = self.server.fault(f"{self.command} {self.path}")
+        effect = fault.effect if fault else None
+        request = self._request(cut=effect == "cut upload")
+        if effect in ("dropped", "cut upload"):
+            if effect == "cut upload" and "Content-Range" in self.headers:
+                self.server.answer(request)
+            self.close_connection = True
             return
-        url = urlsplit(self.path)
-        query = {name: values[-1] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
-        listing = re.fullmatch(r"/storage/v1/b/([^/]+)/o", url.path)
-        about = re.fullmatch(r"/storage/v1/b/([^/]+)(?:/o/([^/]+))?", url.path)
-        content = re.fullmatch(r"/(?:download/storage/v1/b/)?([^/]+)/(?:o/)?(.+)", url.path)
-        bucket_name = unquote((listing or about or content or ["", ""])[1])
-        if bucket_name not in self.server.buckets:
-            self._fail(404, "The specified bucket does not exist.")
+        if fault and effect == "slow":
+            self.server.closing.wait(fault.seconds)
+        if isinstance(effect, int):
+            self._send(self._refused(effect, request))
             return
-        objects = self.server.buckets[bucket_name]
-        if listing:
-            self._answer(json.dumps(_page(objects, query)).encode())
-        elif about and query.get("alt") != "media":
-            self._describe(objects, about[2])
-        elif content or about:
-            name = unquote(about[2] if about else content[2])  # type: ignore[index]
-            self._send_content(objects.content(name, query.get("generation")), name, damaged=fault is not None)
-
-    def _describe(self, objects: StoredObjects | GeneratedObjects, name: str | None) -> None:
-        if name is None:
-            self._answer(b"{}")
-        elif objects.content(unquote(name), None) is not None:
-            self._answer(json.dumps(objects.item(unquote(name))).encode())
+        answer = self.server.answer(request)
+        if effect == "lost answer":
+            self.close_connection = True
         else:
-            self._fail(404, f"No such object: {unquote(name)}")
+            damaged = effect == "damaged" and answer.is_content
+            body = answer.body[:-1] + bytes([answer.body[-1] ^ 1]) if damaged else answer.body
+            self._send(Answer(answer.status, body, answer.headers), truncated=effect == "truncated")
 
-    def _send_content(self, content: bytes | None, name: str, *, damaged: bool) -> None:
-        if content is None:
-            self._fail(404, f"No such object: {name}")
-            return
-        if damaged:
-            content = content[:-1] + bytes([content[-1] ^ 1])
-        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        if span is None:
-            self._answer(content)
-        elif int(span[1]) >= len(content):
-            self._answer(b"", 416)
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _respond  # noqa: N815 (the names that the server looks for)
+
+    def _request(self, *, cut: bool) -> Request:
+        """Reads the request, or half of it."""
+        length = int(self.headers.get("Content-Length") or 0)
+        # TensorFlow gives a length and says "chunked" as well: then it is chunked.
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            body = b"".join(self._chunks(length // 2 if cut else None))
         else:
-            part = content[int(span[1]) : int(span[2] or len(content)) + 1]
-            self._answer(part, 206, f"bytes {span[1]}-{int(span[1]) + len(part) - 1}/{len(content)}")
+            body = self.rfile.read(length // 2 if cut else length)
+        scheme = "https" if isinstance(self.connection, ssl.SSLSocket) else "http"
+        return Request(self.command, f"{scheme}://{self.headers['Host']}", self.path, self.headers, body)
 
-    def _answer(self, content: bytes, status: int = 200, content_range: str = "") -> None:
-        self.send_response(status)
+    def _chunks(self, most: int | None) -> Iterator[bytes]:
+        came = 0
+        while most is None or came < most:
+            size = int(self.rfile.readline().split(b";")[0], 16)
+            chunk = self.rfile.read(size)
+            self.rfile.readline()
+            if not size:
+                return
+            came += size
+            yield chunk if most is None else chunk[: len(chunk) - max(0, came - most)]
+
+    def _refused(self, status: int, request: Request) -> Answer:
+        if status == 410:
+            self.server.api.uploads.pop(request.query.get("upload_id", ""), None)
+        return RefusalError(status, NO_BUCKET if status == 404 else "injected").answer()
+
+    def _send(self, answer: Answer, *, truncated: bool = False) -> None:
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        if content_range:
-            self.send_header("Content-Range", content_range)
+        if answer.status not in (204, 304):
+            self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
-        self.wfile.write(content)
-
-    def _fail(self, status: int, message: str) -> None:
-        self._answer(json.dumps({"error": {"code": status, "message": message}}).encode(), status)
-
-
-def _encoded_crc32c(content: bytes) -> str:
-    return base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
-
-
-def _page(objects: StoredObjects | GeneratedObjects, query: dict[str, str]) -> dict[str, Any]:
-    """A page of a listing: what begins with "prefix", up to the next "delimiter" after it."""
-    prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
-    limit = min(int(query.get("maxResults") or 1000), 1000)
-    names = objects.names()
-    place = bisect.bisect_left(names, max(prefix, query.get("pageToken", "")))
-    items: list[dict[str, str]] = []
-    folders: list[str] = []
-    while place < len(names) and names[place].startswith(prefix) and len(items) + len(folders) < limit:
-        name = names[place]
-        cut = name.find(delimiter, len(prefix)) if delimiter else -1
-        if cut >= 0:
-            folders.append(name[: cut + len(delimiter)])
-            place = bisect.bisect_left(names, folders[-1] + "\U0010ffff")
-        else:
-            items.append(objects.item(name))
-            place += 1
-    page: dict[str, Any] = {"kind": "storage#objects", "items": items, "prefixes": folders}
-    if place < len(names) and names[place].startswith(prefix):
-        page["nextPageToken"] = names[place]
-    return page
+        body = b"" if self.command == "HEAD" or answer.status in (204, 304) else answer.body
+        self.wfile.write(body[: len(body) // 2] if truncated else body)
+        self.close_connection = self.close_connection or truncated
