@@ -8,6 +8,7 @@ elsewhere by its silence; of all who find it dead, one takes the lease over. `tr
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -174,8 +175,8 @@ class Lease:
         self._raise_if_lost()
 
     def release(self) -> None:
-        """Ends the heartbeat and gives the lease back, once; later calls do nothing."""
-        if self._stop.is_set():
+        """Ends the heartbeat and gives the lease back, once; later calls do nothing, nor those in a forked process."""
+        if self._stop.is_set() or os.getpid() != self._me.pid:
             return
         self._stop.set()
         self._thread.join()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from trainer.lease import LeaseLostError, Standing
-from trainer.lease_holder import Holder, Verdict, judge
+from trainer.lease_holder import LATE_SECONDS, Holder, Verdict, judge
 from trainer.storage_errors import reading_or_writing
 
 FILE_NAME = ".lease"
@@ -58,27 +58,37 @@ class LocalPlace:
 
     def make_new_folder(self) -> bool:
         """Makes the run directory; False: there already is one."""
-        missing = _missing_folders(self.path)
+        deadline = time.monotonic() + _RACE_SECONDS
         with reading_or_writing(self.path, self.flag):
-            try:
-                os.makedirs(self.path)
-            except FileExistsError:
-                if not os.path.isdir(self.path):
-                    raise
-                return False
-        self._made = missing
-        return True
+            while True:
+                self._made = _missing_folders(self.path)
+                try:
+                    os.makedirs(self.path)
+                except FileExistsError:
+                    if not os.path.isdir(self.path):
+                        raise
+                    return False
+                except FileNotFoundError:  # Another run, which had made the folder above, has just taken it away.
+                    if time.monotonic() > deadline:
+                        raise
+                else:
+                    return True
 
     def try_to_take(self, me: Holder) -> Standing | None:
         """See `trainer.lease.Place`."""
         deadline = time.monotonic() + _RACE_SECONDS
         with reading_or_writing(self.path, self.flag):
             while True:
-                descriptor = self._opened()
+                in_time = time.monotonic() < deadline
+                try:
+                    descriptor = self._opened()
+                except FileNotFoundError:  # Another run, which had made the folder, has just taken it away.
+                    if not in_time:
+                        raise
+                    continue
                 try:
                     locked = _lock(descriptor)
                     standing = self._look(descriptor, me, locked)
-                    in_time = time.monotonic() < deadline
                     if locked is False:
                         if standing.verdict is Verdict.HELD or not in_time:
                             return replace(standing, verdict=Verdict.HELD)
@@ -121,19 +131,17 @@ class LocalPlace:
             os.close(descriptor)
 
     def _opened(self) -> int:
-        """A descriptor of the file, which subprocesses do not inherit; file and folders are made if need be."""
-        while True:
-            self._made = self._made or _missing_folders(self.path)
-            os.makedirs(self.path, exist_ok=True)
-            # Where another run, which has made the folder, takes it away in this moment, it is made again.
-            with contextlib.suppress(FileNotFoundError):
-                return os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        """A descriptor of the file; file and folders are made if need be. Subprocesses do not inherit it (PEP 446)."""
+        self._made = self._made or _missing_folders(self.path)
+        os.makedirs(self.path, exist_ok=True)
+        return os.open(self._file, os.O_RDWR | os.O_CREAT, 0o666)
 
     def _look(self, descriptor: int, me: Holder, locked: bool | None) -> Standing:
         holder = Holder.parse(os.pread(descriptor, _LONGEST, 0))
         if holder is None or (locked and holder.shares_machine(me)):
             return Standing(Verdict.DEAD, holder)
-        silent_seconds = self._now() - os.fstat(descriptor).st_mtime
+        # Who has the lock may only look, as others do that wait for a holder that is LATE: look again.
+        silent_seconds = LATE_SECONDS if locked is False else self._now() - os.fstat(descriptor).st_mtime
         return Standing(judge(holder, silent_seconds, me), holder, silent_seconds)
 
     def _is_in_place(self, descriptor: int) -> bool:
@@ -173,7 +181,7 @@ class LocalPlace:
 
     def _file_system_time(self) -> float:
         path = f"{self._file}.tmp-{secrets.token_hex(4)}"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             return os.fstat(descriptor).st_mtime
         finally:
