@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import email.utils
 import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -94,6 +97,18 @@ def test_a_holder_on_another_machine_counts_by_the_time_of_its_object(
     assert stored(storage) == (left if verdict else holder("me"))
 
 
+def test_the_clock_of_the_server_counts(storage: FakeStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    an_hour = 3600.0
+    leave(storage, holder("left", "other"), an_hour + 3.0)
+    monkeypatch.setattr(
+        BaseHTTPRequestHandler,
+        "date_time_string",
+        lambda *_: email.utils.formatdate(time.time() - an_hour, usegmt=True),
+    )
+    standing = bucket_place().try_to_take(holder("me"))
+    assert standing and standing.verdict is Verdict.HELD and abs(standing.silent_seconds - 3.0) < 3.0
+
+
 def test_a_killed_holders_lease_is_free_at_once_on_its_machine(storage: FakeStorage) -> None:
     earlier = dataclasses.replace(holder("earlier"), started=1)
     leave(storage, earlier, 0.0)
@@ -125,7 +140,9 @@ def test_a_lost_answer_is_not_another_holder(storage: FakeStorage) -> None:
     assert place.try_to_take(mine) is None
     storage.faults.append(Fault(WRITES, "lost answer", times=1))
     place.renew(mine)
+    generation = storage.bucket("runs").generations[NAME]
     place.renew(mine)
+    assert storage.bucket("runs").generations[NAME] > generation
     leave(storage, holder("dead", "other"), 61.0)
     storage.faults.append(Fault(WRITES, "lost answer", times=1, first=len(storage.requests) + 2))
     assert place.try_to_take(mine) is None

@@ -186,7 +186,8 @@ def test_whoever_only_looks_at_a_silent_holder_is_not_taken_for_one(tmp_path: Pa
         looked.join()
         assert standing and standing.verdict is Verdict.LATE
         fcntl.flock(file, fcntl.LOCK_EX)
-        standing = LocalPlace(str(tmp_path)).try_to_take(Holder.this_process(0.0))
+        place = LocalPlace(str(tmp_path), now=lambda: pytest.fail("who is refused makes no files there"))
+        standing = place.try_to_take(Holder.this_process(0.0))
         assert standing and standing.verdict is Verdict.HELD, "as a stopped process of another container has it"
 
 
@@ -260,14 +261,24 @@ def test_where_there_are_no_locks_one_of_those_who_write_has_it(
     holders = [dataclasses.replace(Holder.this_process(0.0), token=str(index)) for index in range(8)]
     standings: list[Standing | None] = [None] * 8
 
+    together = threading.Barrier(8)
+    look = LocalPlace._look
+
+    def look_together(self: LocalPlace, *arguments: Any) -> Standing:
+        standing = look(self, *arguments)
+        together.wait(10.0)
+        return standing
+
     def contend(index: int) -> None:
         standings[index] = places[index].try_to_take(holders[index])
 
-    threads = [threading.Thread(target=contend, args=(index,)) for index in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalPlace, "_look", look_together)
+        threads = [threading.Thread(target=contend, args=(index,)) for index in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30.0)
     winner = standings.index(None)
     assert standings.count(None) == 1
     assert {standing.holder for standing in standings if standing} == {holders[winner]}

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,12 +47,22 @@ def test_of_several_workers_the_chief_takes_the_directory(task_type: str, index:
 def test_jobs_of_the_same_second_get_different_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     moment = datetime.datetime(2026, 11, 22, 9, 30)
+    suggest, together, suggested = Config.new_run_dir, threading.Barrier(JOBS), threading.local()
+
+    def suggest_to_all_at_once(self: Config, moment: datetime.datetime) -> str:
+        run_dir = suggest(self, moment)
+        if not hasattr(suggested, "before"):
+            suggested.before = True
+            together.wait(10.0)
+        return run_dir
+
+    monkeypatch.setattr(Config, "new_run_dir", suggest_to_all_at_once)
 
     def start(_: int) -> Lease | None:
         return take_run_dir(Config(), {}, pytest.fail, moment)
 
-    with ThreadPoolExecutor(JOBS) as threads:
-        leases = list(threads.map(start, range(JOBS)))
+    with ThreadPoolExecutor(JOBS) as executor:
+        leases = list(executor.map(start, range(JOBS)))
     chosen = {lease.run_dir for lease in leases if lease}
     assert len(chosen) == JOBS and "runs/20261122-093000-digits-convnet-16" in chosen
     for lease in leases:
@@ -181,8 +192,8 @@ def run_job(run_dir: Path) -> tuple[int, float, str]:
 
 
 def test_of_16_jobs_on_one_directory_one_trains_and_15_leave_at_once(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(JOBS) as threads:
-        jobs = list(threads.map(run_job, [tmp_path / "r"] * JOBS))
+    with ThreadPoolExecutor(JOBS) as executor:
+        jobs = list(executor.map(run_job, [tmp_path / "r"] * JOBS))
     assert sorted(code for code, _, _ in jobs) == [EXIT_DONE] + [EXIT_USER] * (JOBS - 1)
     refusal = f"error: --run_dir={tmp_path}/r is held by process "
     for code, seconds, errors in jobs:

@@ -7,8 +7,6 @@ number that the writer names. So of all who write instead of the same dead holde
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable
 
 from trainer.errors import UserError
 from trainer.lease import LeaseLostError, Standing
@@ -27,16 +25,13 @@ _REQUEST_SECONDS = (5.0, 10.0)
 class BucketPlace:
     """See `trainer.lease.Place`."""
 
-    def __init__(
-        self, path: str, flag: str = "--run_dir", bucket: Bucket | None = None, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, path: str, flag: str = "--run_dir", bucket: Bucket | None = None) -> None:
         """Finds credentials.
 
         Args:
           path: gs://BUCKET/..., the run directory.
           flag: which one gave it.
           bucket: the bucket, open for writing; by default the path's.
-          now: seconds since 1970, by a clock that differs from Google's by seconds at most.
 
         Raises:
           UserError: the credentials cannot be used.
@@ -46,13 +41,18 @@ class BucketPlace:
         name, folder = split_address(path)
         self._bucket = bucket or Bucket(name, flag, _PATIENCE_SECONDS, writes=True, request_seconds=_REQUEST_SECONDS)
         self._name = f"{folder}/{OBJECT_NAME}" if folder else OBJECT_NAME
-        self._now = now
         self._generation = 0
 
     def try_to_take(self, me: Holder) -> Standing | None:
         """See `trainer.lease.Place`."""
         dead = 0
-        while not self._write(me, instead_of=dead):
+        while True:
+            try:
+                self._write(me, instead_of=dead)
+            except ReplacedError as error:
+                now = error.now
+            else:
+                return None
             dead = 0
             found = self._bucket.read(self._name)
             if found is None:  # Given back in this moment.
@@ -65,22 +65,22 @@ class BucketPlace:
             if holder.token == me.token:  # The answer to the write was lost.
                 self._generation = found.generation
                 return None
-            silent_seconds = self._now() - found.updated
+            silent_seconds = now - found.updated
             verdict = judge(holder, silent_seconds, me)
             if verdict is not Verdict.DEAD:
                 return Standing(verdict, holder, silent_seconds)
             dead = found.generation
-        return None
 
     def renew(self, me: Holder) -> None:
         """See `trainer.lease.Place`."""
-        if self._write(me, instead_of=self._generation):
-            return
-        found = self._bucket.read(self._name)
-        holder = Holder.parse(found.data) if found else None
-        if found is None or holder is None or holder.token != me.token:
-            raise LeaseLostError(holder)
-        self._generation = found.generation  # Of a write whose answer was lost.
+        try:
+            self._write(me, instead_of=self._generation)
+        except ReplacedError:
+            found = self._bucket.read(self._name)
+            holder = Holder.parse(found.data) if found else None
+            if found is None or holder is None or holder.token != me.token:
+                raise LeaseLostError(holder) from None
+            self._generation = found.generation  # Of a write whose answer was lost.
 
     def release(self, me: Holder) -> None:
         """See `trainer.lease.Place`."""
@@ -88,10 +88,6 @@ class BucketPlace:
         with contextlib.suppress(ReplacedError, UserError):
             self._bucket.delete(self._name, generation=self._generation)
 
-    def _write(self, me: Holder, *, instead_of: int) -> bool:
-        """Whether the lease is written; False: it is of another generation."""
-        try:
-            self._generation = self._bucket.write(self._name, me.to_json(), instead_of=instead_of)
-        except ReplacedError:
-            return False
-        return True
+    def _write(self, me: Holder, *, instead_of: int) -> None:
+        """Raises ReplacedError where the lease is of another generation."""
+        self._generation = self._bucket.write(self._name, me.to_json(), instead_of=instead_of)

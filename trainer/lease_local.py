@@ -140,7 +140,8 @@ class LocalPlace:
         holder = Holder.parse(os.pread(descriptor, _LONGEST, 0))
         if holder is None or (locked and holder.shares_machine(me)):
             return Standing(Verdict.DEAD, holder)
-        # Who has the lock may only look, as others do that wait for a holder that is LATE: look again.
+        # Who has the lock may only look, as others do that wait for a holder that is LATE: look again. (Nor does who is
+        # refused write into another's directory, for the time.)
         silent_seconds = LATE_SECONDS if locked is False else self._now() - os.fstat(descriptor).st_mtime
         return Standing(judge(holder, silent_seconds, me), holder, silent_seconds)
 

@@ -6,7 +6,7 @@ Google's client is imported where a bucket is opened.
 from __future__ import annotations
 
 import base64
-import datetime
+import email.utils
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,7 +81,15 @@ class Content(NamedTuple):
 
 
 class ReplacedError(Exception):
-    """The object is not of the generation that was expected: another writer came first, or the own answer was lost."""
+    """The object is not of the generation that was expected: another writer came first, or the own answer was lost.
+
+    Attributes:
+      now: when that was found, in seconds since 1970 by the server's clock.
+    """
+
+    def __init__(self, now: float) -> None:
+        super().__init__(now)
+        self.now = now
 
 
 class Bucket:
@@ -179,7 +187,7 @@ class Bucket:
                     data = of_this_generation.download_as_bytes(raw_download=True, **self._patience)
                 except NotFound:  # It was written again in between.
                     continue
-                return Content(data, int(blob.generation), _seconds(blob.updated))
+                return Content(data, int(blob.generation), blob.updated.timestamp())
         return None
 
     def write(self, name: str, data: bytes, *, instead_of: int) -> int:
@@ -206,8 +214,8 @@ class Bucket:
                 blob.upload_from_string(
                     data, content_type="application/json", if_generation_match=instead_of, **self._patience
                 )
-            except PreconditionFailed:
-                raise ReplacedError from None
+            except PreconditionFailed as error:
+                raise ReplacedError(_date(error)) from None
         return int(blob.generation)
 
     def delete(self, name: str, *, generation: int) -> None:
@@ -223,8 +231,8 @@ class Bucket:
         with _saying_what_is_wrong(f"gs://{self.name}/{name}", self._no_bucket, self._access):
             try:
                 blob.delete(if_generation_match=generation, **self._patience)
-            except (PreconditionFailed, NotFound):
-                raise ReplacedError from None
+            except (PreconditionFailed, NotFound) as error:
+                raise ReplacedError(_date(error)) from None
 
     @property
     def _no_bucket(self) -> str:
@@ -286,9 +294,9 @@ def _client(access: _Access) -> Any:
     return storage.Client(project=project or "none", credentials=credentials)
 
 
-def _seconds(moment: datetime.datetime | None) -> float:
-    """Since 1970; for a server that does not tell, as if it were now."""
-    return (moment or datetime.datetime.now(datetime.timezone.utc)).timestamp()
+def _date(error: Any) -> float:
+    """When a server gave an answer that the client raises, in seconds since 1970 by its clock (RFC 9110 wants one)."""
+    return email.utils.parsedate_to_datetime(error.response.headers["Date"]).timestamp()
 
 
 def _crc32c(encoded: str | None) -> int:
