@@ -176,19 +176,40 @@ def test_a_lease_given_back_while_another_process_opens_it_is_made_anew(
     second.release(me)
 
 
-def test_whoever_only_looks_at_a_silent_holder_is_not_taken_for_one(tmp_path: Path) -> None:
-    leave(tmp_path, holder_on("other"), 31.0)
-    with (tmp_path / FILE_NAME).open("rb+") as file:
+def test_whoever_only_looks_at_a_dead_holder_is_not_taken_for_one(tmp_path: Path) -> None:
+    leave(tmp_path, holder_on("other"), 70.0)
+    with (tmp_path / FILE_NAME).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         looked = threading.Timer(0.2, fcntl.flock, (file, fcntl.LOCK_UN))
         looked.start()
-        standing = LocalPlace(str(tmp_path)).try_to_take(Holder.this_process(0.0))
+        place = LocalPlace(str(tmp_path))
+        assert place.try_to_take(Holder.this_process(0.0)) is None
         looked.join()
-        assert standing and standing.verdict is Verdict.LATE
+        place.close()
+
+
+@pytest.mark.parametrize(
+    ("silent_seconds", "verdict"),
+    [(3.0, Verdict.HELD), (31.0, Verdict.LATE), (70.0, Verdict.LATE), (121.0, Verdict.HELD)],
+)
+def test_a_file_server_may_keep_the_lock_of_a_machine_that_is_gone(
+    silent_seconds: float, verdict: Verdict, tmp_path: Path
+) -> None:
+    leave(tmp_path, holder_on("other"), silent_seconds)
+    with (tmp_path / FILE_NAME).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        standing = LocalPlace(str(tmp_path)).try_to_take(Holder.this_process(0.0))
+    assert standing and standing.verdict is verdict
+    assert standing.dead_seconds == (60.0 if silent_seconds < 60.0 else 120.0)
+
+
+def test_a_lock_of_this_machine_counts_whatever_its_file_says(tmp_path: Path) -> None:
+    leave(tmp_path, dead_holder(), 70.0)
+    with (tmp_path / FILE_NAME).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         place = LocalPlace(str(tmp_path), now=lambda: pytest.fail("who is refused makes no files there"))
         standing = place.try_to_take(Holder.this_process(0.0))
-        assert standing and standing.verdict is Verdict.HELD, "as a stopped process of another container has it"
+    assert standing and standing.verdict is Verdict.HELD
 
 
 def holder_on(machine: str) -> Holder:

@@ -35,11 +35,13 @@ class Standing:
       verdict: `HELD` or `LATE`.
       holder: who has it; None where that cannot be read.
       silent_seconds: since the holder has shown itself.
+      dead_seconds: after so long it is dead, if it stays silent.
     """
 
     verdict: Verdict
     holder: Holder | None
     silent_seconds: float = 0.0
+    dead_seconds: float = DEAD_SECONDS
 
 
 class LeaseLostError(Exception):
@@ -245,7 +247,7 @@ def take(
         if not announced:
             announce(
                 f"{place.path} is held by {who}, which has not shown itself for {standing.silent_seconds:.0f} s: "
-                f"waiting until it has been silent for {DEAD_SECONDS:g} s"
+                f"waiting until it has been silent for {standing.dead_seconds:g} s"
             )
             announced = True
         sleep(_LOOK_AGAIN_SECONDS)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from trainer.lease import LeaseLostError, Standing
-from trainer.lease_holder import LATE_SECONDS, Holder, Verdict, judge
+from trainer.lease_holder import Holder, Verdict, judge
 from trainer.storage_errors import reading_or_writing
 
 FILE_NAME = ".lease"
@@ -27,6 +27,9 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 _RACE_SECONDS = 1.0
 """How long a lock may be had by a process that has not written yet who it is, or that only looks."""
+
+_SERVER_LOCK_SECONDS = 120.0
+"""A file server has given up the locks of a silent machine by then: Linux's does after 90 s (nfsd, NFSv4, 2026)."""
 
 _UNLOCKED_SECONDS = 1.0
 """Where there are no locks: how long after writing to see whether somebody else wrote in the same moment."""
@@ -90,8 +93,8 @@ class LocalPlace:
                     locked = _lock(descriptor)
                     standing = self._look(descriptor, me, locked)
                     if locked is False:
-                        if standing.verdict is Verdict.HELD or not in_time:
-                            return replace(standing, verdict=Verdict.HELD)
+                        if standing.verdict is not Verdict.DEAD or not in_time:
+                            return _while_locked(standing, me)
                     elif self._is_in_place(descriptor) or not in_time:
                         if standing.verdict is not Verdict.DEAD:
                             return standing
@@ -140,9 +143,9 @@ class LocalPlace:
         holder = Holder.parse(os.pread(descriptor, _LONGEST, 0))
         if holder is None or (locked and holder.shares_machine(me)):
             return Standing(Verdict.DEAD, holder)
-        # Who has the lock may only look, as others do that wait for a holder that is LATE: look again. (Nor does who is
-        # refused write into another's directory, for the time.)
-        silent_seconds = LATE_SECONDS if locked is False else self._now() - os.fstat(descriptor).st_mtime
+        # Who is refused on the holder's machine has no need of the file system's clock, for which it would write.
+        now = time.time() if holder.shares_machine(me) else self._now()
+        silent_seconds = now - os.fstat(descriptor).st_mtime
         return Standing(judge(holder, silent_seconds, me), holder, silent_seconds)
 
     def _is_in_place(self, descriptor: int) -> bool:
@@ -214,6 +217,19 @@ def _lock(descriptor: int) -> bool | None:
             return None
         raise
     return True
+
+
+def _while_locked(standing: Standing, me: Holder) -> Standing:
+    """What keeps a lease from being taken whose file stays locked, though its holder may seem dead.
+
+    A file server keeps the locks of a machine that is gone for a while. Otherwise the process is there, but does not
+    run, such as a stopped one.
+    """
+    if standing.verdict is not Verdict.DEAD:
+        return standing
+    gone = standing.holder is not None and not standing.holder.shares_machine(me)
+    waits = gone and standing.silent_seconds < _SERVER_LOCK_SECONDS
+    return replace(standing, verdict=Verdict.LATE if waits else Verdict.HELD, dead_seconds=_SERVER_LOCK_SECONDS)
 
 
 def _missing_folders(path: str) -> list[str]:
