@@ -7,9 +7,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -179,28 +181,50 @@ def test_a_job_holds_its_directory_while_it_runs_and_a_dry_run_none(
     assert not (tmp_path / "r").exists()
 
 
-def run_job(run_dir: Path) -> tuple[int, float, str]:
-    """Exit code, seconds and errors of one job."""
-    began = time.monotonic()
-    job = subprocess.run(
-        [sys.executable, "-m", "trainer.task", "--quiet", "--epochs=1", "--noexport", f"--run_dir={run_dir}"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    return job.returncode, time.monotonic() - began, job.stderr
+@dataclass(frozen=True)
+class Job:
+    """How a job ended.
+
+    Attributes:
+      code: its exit code.
+      seconds: from its start.
+      processor_seconds: that it has used itself, whoever else used the machine meanwhile.
+      errors: what it printed to standard error.
+    """
+
+    code: int
+    seconds: float
+    processor_seconds: float
+    errors: str
+
+
+def run_job(run_dir: Path) -> Job:
+    arguments = ("--quiet", "--epochs=1", "--noexport", f"--run_dir={run_dir}")
+    with tempfile.TemporaryFile("w+") as errors:
+        began = time.monotonic()
+        process = subprocess.Popen([sys.executable, "-m", "trainer.task", *arguments], stderr=errors)
+        overdue = threading.Timer(100.0, process.kill)
+        overdue.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        overdue.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.monotonic() - began
+        errors.seek(0)
+        return Job(process.returncode, seconds, usage.ru_utime + usage.ru_stime, errors.read())
 
 
 def test_of_16_jobs_on_one_directory_one_trains_and_15_leave_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(JOBS) as executor:
         jobs = list(executor.map(run_job, [tmp_path / "r"] * JOBS))
-    assert sorted(code for code, _, _ in jobs) == [EXIT_DONE] + [EXIT_USER] * (JOBS - 1)
-    refusal = f"error: --run_dir={tmp_path}/r is held by process "
-    for code, seconds, errors in jobs:
-        if code == EXIT_USER:
-            assert seconds < LOSERS_LEAVE_WITHIN_SECONDS
-            assert errors.startswith(refusal) and "Traceback" not in errors
-        else:
-            assert errors == ""
+    assert sorted(job.code for job in jobs) == [EXIT_DONE] + [EXIT_USER] * (JOBS - 1)
+    winner = next(job for job in jobs if job.code == EXIT_DONE)
+    losers = [job for job in jobs if job.code == EXIT_USER]
+    assert winner.errors == ""
+    for job in losers:
+        assert job.errors.startswith(f"error: --run_dir={tmp_path}/r is held by process ")
+        assert "Traceback" not in job.errors
+        assert job.seconds < winner.seconds
+    # On a machine that has nothing else to do they are gone by then; others that use it must not fail the test.
+    assert sum(job.processor_seconds for job in losers) / (os.cpu_count() or 1) < LOSERS_LEAVE_WITHIN_SECONDS
     assert json.loads((tmp_path / "r" / "status.json").read_text(encoding="utf-8"))["state"] == "done"
     assert not (tmp_path / "r" / FILE_NAME).exists()
