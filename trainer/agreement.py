@@ -15,6 +15,7 @@ import numpy as np
 from trainer.cluster import Cluster
 from trainer.config import Config
 from trainer.errors import UserError
+from trainer.lease import Lease
 from trainer.records.console import Console
 from trainer.roll_call import meet
 from trainer.storage import RunDirectory
@@ -33,19 +34,22 @@ class Meeting(NamedTuple):
     run_dir: str
 
 
-def come_together(config: Config, environment: Mapping[str, str], console: Console) -> Meeting:
+def come_together(
+    config: Config, environment: Mapping[str, str], console: Console, lease: Lease | None = None
+) -> Meeting:
     """Finds out who trains with whom, and where to; waits for the other workers.
 
     Args:
       config: the run.
       environment: has TF_CONFIG or CLUSTER_SPEC where `--strategy=multi_worker`.
       console: is told who is missing.
+      lease: of the run directory, in the process that writes there; without one, a directory is chosen here.
 
     Raises:
       UserError: the environment does not tell, a worker does not come, or one has another configuration.
     """
     topology = read_topology(environment) if config.strategy == "multi_worker" else None
-    run_dir = config.run_dir
+    run_dir = lease.run_dir if lease else config.run_dir
     if not run_dir and (topology is None or topology.is_chief):
         run_dir = config.new_run_dir(datetime.datetime.now())
     if topology and not topology.trains and not run_dir:

@@ -32,11 +32,13 @@ from trainer.describe import describe, list_variables, say_result
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
 from trainer.export import FOLDER as EXPORT_FOLDER
 from trainer.export import export_model
+from trainer.lease import Lease
 from trainer.model.endpoint import first_line
 from trainer.preparation import Built, Prepared, build, features_once, prepare, publishable
 from trainer.records.console import Console
 from trainer.records.goodput import Attempt, Stopwatch
 from trainer.records.status import Status, TestResult, earlier_attempts
+from trainer.run_dir import begin_writing, check_apart
 from trainer.session import Session
 from trainer.stop_request import StopRequest
 from trainer.storage import RunDirectory
@@ -60,6 +62,7 @@ def execute(
     quiet: bool = False,
     stopwatch: Stopwatch | None = None,
     stop: StopRequest | None = None,
+    lease: Lease | None = None,
 ) -> int:
     """Does what the configuration says.
 
@@ -69,6 +72,8 @@ def execute(
       quiet: print warnings and errors only.
       stopwatch: one that has run since the process began; by default the time counts from here.
       stop: asked whether the run is to stop for now; by default it is not.
+      lease: of the run directory (`trainer.run_dir.take_run_dir`), held until this returns; without one, the caller
+        knows that nobody else writes there.
 
     Returns:
       `EXIT_DONE`, or `EXIT_PREEMPTED` where the run was interrupted and can go on.
@@ -79,7 +84,7 @@ def execute(
     stopwatch = stopwatch or Stopwatch()
     console = Console(quiet=quiet)
     with stopwatch.measure("startup"):
-        topology, run_dir = come_together(config, os.environ, console)
+        topology, run_dir = come_together(config, os.environ, console, lease)
         run = RunDirectory(run_dir)
         if topology and not topology.trains:
             return watch(config, run, topology, console)
@@ -108,8 +113,12 @@ def execute(
             decoded = decode_all(prepared.source, built.model.image_input, console.note)
             prepared = dataclasses.replace(prepared, source=decoded)
         status = _first_status(prepared, run, data_fingerprint, progress, best)
-        session = Session(prepared, built, progress, best, run, status, stopwatch, console, stop or StopRequest())
+        session = Session(
+            prepared, built, progress, best, run, status, stopwatch, console, stop or StopRequest(), lease
+        )
         if session.is_chief:
+            if lease:
+                begin_writing(lease, run)
             run.write_text(CONFIG_FILE, config.to_json())
             status.write(run)
         check_shared(cluster, run, CONFIG_FILE)
@@ -203,9 +212,11 @@ def _tell_the_story(session: Session) -> None:
                 test = evaluator(splits.test)
                 session.status.update(test=TestResult(test.accuracy, test.loss, test.examples))
     if session.is_chief:
+        session.check_lease()
         if prepared.config.export:
             with session.stopwatch.measure("export"):
                 session.status.update(export=_export(session, best))
+            session.check_lease()
         session.status.update(state="done")
         session.status.take_time(session.stopwatch.seconds())
         session.status.write(session.run)
@@ -239,8 +250,8 @@ def _restore(start: Start, prepared: Prepared, built: Built) -> tuple[Progress, 
 
 def _check_apart(folder: str, flag: str, source: Source) -> None:
     """Refuses to write among the class folders, where the next run would take what it finds for a class."""
-    if isinstance(source, FileSource) and f"{folder}/".startswith(f"{source.root}/"):
-        raise UserError(f"{flag}={folder} would lie among the images of {source.name}: give another folder.")
+    if isinstance(source, FileSource):
+        check_apart(folder, flag, source.root, source.name)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass
 
 from trainer.errors import UserError
+from trainer.lease import Lease
 from trainer.preparation import Built, Prepared
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
@@ -30,6 +31,7 @@ class Session:
       stopwatch: where the time goes.
       console: the person's view.
       stop: whether the run is to stop for now.
+      lease: of the run directory; None in a process that does not write there, or alone knows of it.
     """
 
     prepared: Prepared
@@ -41,6 +43,7 @@ class Session:
     stopwatch: Stopwatch
     console: Console
     stop: StopRequest
+    lease: Lease | None = None
 
     @property
     def is_chief(self) -> bool:
@@ -58,6 +61,18 @@ class Session:
         May be called in another thread than the rest.
         """
         self.status.update(state=state, error=error)
-        if self.is_chief:
+        lost = self.lease.lost if self.lease else None  # Then the file is another run's.
+        if self.is_chief and not lost:
             with contextlib.suppress(UserError):
                 self.status.write(self.run)
+
+    def leave(self, reason: str) -> None:
+        """Notes that the run goes on another time, and lets others have its directory: the process ends after it."""
+        self.note_ending("preempted", reason)
+        if self.lease:
+            self.lease.release()
+
+    def check_lease(self) -> None:
+        """Raises UserError where another run has taken the run directory over."""
+        if self.lease:
+            self.lease.check()

@@ -10,6 +10,7 @@ Every field of `trainer.config.Config` is a flag (`trainer.config_flags`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Sequence
@@ -19,7 +20,9 @@ from absl import app, flags
 from trainer.config_flags import config_from_flags, define_flags, parse_arguments, read_local_text
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
 from trainer.preemption_notice import watch_for_notice
+from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
+from trainer.run_dir import take_run_dir
 from trainer.startup import import_tensorflow_quietly, require_temporary_folder
 from trainer.stop_request import StopRequest
 from trainer.terminal import ensure_standard_streams, print_error
@@ -35,13 +38,19 @@ def main(_: Sequence[str]) -> int:
         config = config_from_flags(FLAGS, read_text)
         require_temporary_folder()
         stop = StopRequest(max_minutes=config.max_minutes, within_seconds=config.stop_seconds)
-        with stop.listening():
+        with stop.listening(), contextlib.ExitStack() as held:
             watch_for_notice(stop.interrupt, os.environ)
             with stopwatch.measure("startup"):
+                # First: a second job on the same directory ends at once.
+                lease = None if FLAGS.dry_run else take_run_dir(config, os.environ, Console(quiet=FLAGS.quiet).note)
+                if lease:
+                    held.enter_context(lease)
                 import_tensorflow_quietly(local_tpu=config.strategy == "tpu" and config.tpu == "local")
                 from trainer import run
 
-            return run.execute(config, dry_run=FLAGS.dry_run, quiet=FLAGS.quiet, stopwatch=stopwatch, stop=stop)
+            return run.execute(
+                config, dry_run=FLAGS.dry_run, quiet=FLAGS.quiet, stopwatch=stopwatch, stop=stop, lease=lease
+            )
     except UserError as error:
         print_error(str(error))
         return EXIT_USER

@@ -62,7 +62,7 @@ def train(session: Session, evaluator: Evaluator, features: RunFeatures | None) 
         )
     with (
         # The outermost: what is being written at the end is not interrupted either.
-        session.stop.at_boundaries(lambda reason: session.note_ending("preempted", reason)),
+        session.stop.at_boundaries(session.leave),
         open_writers(session.run, progress.step) if session.is_chief else no_writers() as writer,
         BackgroundWriter() as background,
         detector.running(),
@@ -104,10 +104,11 @@ def _actions(
         with built.optimizer.averages.in_place(), detector.watching("a validation"):
             return evaluator(validation)
 
-    def note_step(boundary: Boundary) -> None:
+    def look_around(boundary: Boundary) -> None:
         detector.step = boundary.progress.step
+        session.check_lease()
 
-    yield note_step
+    yield look_around
     yield StopOnNonFinite(records.store)
     yield WriteMetrics(records.writer, built.optimizer.schedule)
     if len(validation):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from trainer.config import Config
 from trainer.errors import UserError
+from trainer.lease_bucket import OBJECT_NAME as LEASE_OBJECT
 from trainer.records.status import FILE_NAME as STATUS_FILE
 from trainer.storage import RunDirectory
 from trainer.training.checkpoint import Checkpoint, CheckpointStore, Position
@@ -102,7 +103,8 @@ def _check_same_data(position: Position, data_fingerprint: str, run: RunDirector
 
 def _check_free(run: RunDirectory) -> None:
     """Refuses a folder that holds something other than a run, where our files would mix with its."""
-    found = [name for name in run.list() if not name.startswith(".")]
+    lease = LEASE_OBJECT if run.is_remote else None  # This job's own: the local one begins with a dot.
+    found = [name for name in run.list() if not name.startswith(".") and name != lease]
     if found:
         raise UserError(
             f"--run_dir={run.path} is not empty and not a run directory (it holds {found[0]}); give a new folder."
