@@ -49,7 +49,7 @@ FLAGS = [
     ),
     "--keep_checkpoints=100",
 ]
-"""All checkpoints are kept, to be compared: those between the ends of epochs are left out while one is being written."""
+"""All checkpoints are kept, to be compared; within an epoch one is left out while another is being written."""
 
 MODES = {
     "frozen, cached": [],
