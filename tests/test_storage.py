@@ -18,6 +18,13 @@ from trainer.storage import RunDirectory, reading_or_writing
 
 SENTENCE_OF_FULL_DISK = "is full: free some space or give another --run_dir; what was saved before is untouched"
 
+LOG_IN = (
+    "Log in with an account that has it (the role Storage Object User has all that a run needs), or give another "
+    "--run_dir."
+)
+
+START_AGAIN = "what was saved before is untouched; start again when it does."
+
 
 @pytest.fixture
 def local(tmp_path: Path) -> RunDirectory:
@@ -372,8 +379,49 @@ class TestSentences:
             (
                 "Error executing an HTTP request: HTTP response code 403 with body 'no'\n\t when reading metadata of "
                 "gs://bucket/run/a",
-                "No permission for gs://bucket/run: log in with an account that may read and write objects in "
-                "gs://bucket, or give another --run_dir.",
+                "No permission for gs://bucket/run: storage.objects.get or storage.objects.list is missing for "
+                f"gs://bucket. {LOG_IN}",
+            ),
+            (
+                "Error executing an HTTP request: HTTP response code 403 with body 'me@example.com does not have "
+                "storage.objects.create access.'\n\t when initiating an upload to gs://bucket/run/a",
+                f"No permission for gs://bucket/run: storage.objects.create is missing for gs://bucket. {LOG_IN}",
+            ),
+            (
+                "Error executing an HTTP request: HTTP response code 403\n\t when deleting gs://bucket/run/a",
+                f"No permission for gs://bucket/run: storage.objects.delete is missing for gs://bucket. {LOG_IN}",
+            ),
+            (
+                "Error executing an HTTP request: HTTP response code 401\n\t when uploading gs://bucket/run/a",
+                "The credentials for gs://bucket were refused (HTTP 401), as they are missing or have expired: log in "
+                "anew, as with gcloud auth application-default login, and start again; what was saved before is "
+                "untouched.",
+            ),
+            (
+                "All 6 retry attempts failed. The last failure: Error executing an HTTP request: HTTP response code "
+                "503 with body 'x'\n\t when uploading gs://bucket/run/a",
+                f"gs://bucket does not answer (HTTP 503): {START_AGAIN}",
+            ),
+            (
+                "All 6 retry attempts failed. The last failure: Error executing an HTTP request: libcurl code 52 "
+                "meaning 'Server returned nothing (no headers, no data)', error details: Empty\n\t when reading "
+                "gs://bucket/run/a",
+                f"gs://bucket does not answer (Server returned nothing (no headers, no data)): {START_AGAIN}",
+            ),
+            (
+                "Error executing an HTTP request: libcurl code 42 meaning 'Operation was aborted by an application "
+                "callback', error details: Callback aborted\n\t when reading gs://bucket/run/a",
+                f"gs://bucket does not answer (nothing came for too long): {START_AGAIN}",
+            ),
+            (
+                "not an sstable (bad magic number) [Op:MergeV2Checkpoints]",
+                "What came from gs://bucket/run is damaged (not an sstable (bad magic number) [Op:MergeV2Checkpoints]"
+                "): start again and, if that does not help, delete it to go on from what was saved before.",
+            ),
+            (
+                "gs://bucket/run/a doesn't exist or not a directory.",
+                "gs://bucket/run/a cannot be deleted: it is gone, or gs://bucket does not answer; what was saved "
+                "before is untouched; start again.",
             ),
             (
                 "The specified path gs://bucket/run/a was not found.",
@@ -386,6 +434,13 @@ class TestSentences:
         with pytest.raises(UserError) as raised, reading_or_writing("gs://bucket/run"):
             raise tf.errors.NotFoundError(None, None, message)
         assert str(raised.value) == sentence
+
+    def test_an_error_while_cleaning_up_does_not_hide_what_went_wrong(self) -> None:
+        with pytest.raises(UserError, match=r"does not answer \(HTTP 503\)"), reading_or_writing("gs://bucket/run"):
+            try:
+                raise tf.errors.AbortedError(None, None, "HTTP response code 503 when uploading gs://bucket/run/a")
+            finally:
+                raise tf.errors.NotFoundError(None, None, "gs://bucket/run/a doesn't exist or not a directory.")
 
     def test_full_temporary_folder_below_gs(self) -> None:
         with pytest.raises(UserError, match="let TMPDIR name another folder"), reading_or_writing("gs://bucket/run"):

@@ -10,6 +10,25 @@ from contextlib import contextmanager
 
 from trainer.errors import UserError
 
+_GCS_SETTINGS = {
+    # By default TensorFlow believes for 5 s what it knew of an object, though another writer has replaced it.
+    "GCS_STAT_CACHE_MAX_AGE": "0",
+    # Whoever asks for less than this many bytes of an object gets as many: 64 MiB by default, for each single record.
+    "GCS_READAHEAD_BUFFER_SIZE_BYTES": str(2**18),
+    # After 1, 2, 4, ... at most 32 s, so that it gives up after 63 s; 10 by default, which is 191 s.
+    "GCS_RETRY_CONFIG_MAX_RETRIES": "6",
+    # To connect; 120 by default. Each of the seven attempts may take that long.
+    "GCS_REQUEST_CONNECTION_TIMEOUT_SECS": "10",
+    # Without a single byte, until a request is ended and repeated; 60 by default.
+    "GCS_REQUEST_IDLE_TIMEOUT_SECS": "20",
+    # For a whole request about an object, whose answer is short; an hour by default.
+    "GCS_METADATA_REQUEST_TIMEOUT_SECS": "60",
+    # For a whole read, of 256 KiB or of one tensor; an hour by default. To upload an object may take TensorFlow's hour:
+    # a large checkpoint on a slow line does, and what stands still has ended long before.
+    "GCS_READ_REQUEST_TIMEOUT_SECS": "600",
+}
+"""What TensorFlow's own gs:// file system is told where nobody told it otherwise, with its defaults as of 2.21."""
+
 _TEMPORARY_BYTES = 2**20
 """What TensorFlow's generated code and the like may need among the temporary files."""
 
@@ -38,14 +57,13 @@ def import_tensorflow_quietly(*, local_tpu: bool = False) -> None:
       local_tpu: whether the chips of this very machine will be used.
 
     TensorFlow 2.21 (2026) writes some lines to standard error before its log level counts. Its level is set to errors
-    for all that follows, unless `TF_CPP_MIN_LOG_LEVEL` says otherwise; absl's Python log is set to warnings.
+    for all that follows, unless `TF_CPP_MIN_LOG_LEVEL` says otherwise; absl's Python log is set to warnings. Its gs://
+    file system gets other defaults (`_GCS_SETTINGS`); variables that are set already stay as they are.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    # For 5 seconds TensorFlow believes what it knew of an object on gs://, though another writer has replaced it.
-    os.environ.setdefault("GCS_STAT_CACHE_MAX_AGE", "0")
-    # Whoever asks for less than this many bytes of an object gets as many: 64 MiB by default, for each single record.
-    os.environ.setdefault("GCS_READAHEAD_BUFFER_SIZE_BYTES", str(2**18))
+    for name, value in _GCS_SETTINGS.items():
+        os.environ.setdefault(name, value)
     if not local_tpu:
         # With it, importing tensorflow-tpu 2.20.0 looks for chips, for more than 300 s where there are none; and on the
         # first worker of a slice, which reaches its chips through servers, it must not take them itself.

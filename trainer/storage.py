@@ -220,6 +220,9 @@ def _make_folder(path: str) -> None:
         os.makedirs(path, exist_ok=True)
 
 
+_DELETE_ATTEMPTS = 3
+"""How often something on gs:// is looked for and deleted that was there and then was not found."""
+
 _LEFTOVER = re.compile(r"\..+\.(tmp|old)-[0-9a-f]{8}")
 
 
@@ -320,13 +323,27 @@ def _kind(path: str) -> Literal["file", "folder"] | None:
 
 def _delete(path: str) -> None:
     if is_remote(path):
-        kind = _kind(path)
-        if kind:
-            (_gfile().rmtree if kind == "folder" else _gfile().remove)(path)
+        _delete_remote(path)
     elif os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
     elif os.path.lexists(path):
         os.remove(path)
+
+
+def _delete_remote(path: str) -> None:
+    import tensorflow as tf
+
+    for attempt in range(_DELETE_ATTEMPTS):
+        kind = _kind(path)
+        if kind is None:
+            return
+        try:
+            (tf.io.gfile.rmtree if kind == "folder" else tf.io.gfile.remove)(path)
+            return
+        except tf.errors.NotFoundError:
+            # `rmtree` says so too where the server does not answer or refuses: then `_kind` raises the true error.
+            if attempt == _DELETE_ATTEMPTS - 1:
+                raise
 
 
 def _copy_tree(source: str, target: str) -> None:

@@ -31,6 +31,14 @@ _CODES_IN_TENSORFLOW_ERRORS = (
     errno.ENAMETOOLONG,
 )
 
+_UNTOUCHED = "what was saved before is untouched"
+
+_CURL_ABORTED = "42"
+"""libcurl's code where TensorFlow ended a request that made no progress (GCS_REQUEST_IDLE_TIMEOUT_SECS)."""
+
+_DAMAGE = r"Checksum does not match|bad magic number|corrupted"
+"""What TensorFlow says of a checkpoint with a byte changed; it does not always name the file."""
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -39,8 +47,9 @@ def reading_or_writing(path: str, flag: str = "--run_dir") -> Iterator[None]:
     """Turns what the operating system or TensorFlow says about a place into a sentence for its owner.
 
     Recognised are a full disk or quota, missing permissions, a read-only disk, a file where a folder must be and the
-    other way round, a missing file, a name that is too long, a missing bucket and refused credentials; all else, such
-    as a failing device or an error that names some other place, passes as it is.
+    other way round, a missing file, a name that is too long, a missing bucket, refused credentials, missing
+    permissions for a bucket and one that does not answer; all else, such as a failing device or an error that names
+    some other place, passes as it is. Of an error while cleaning up after another, the other is the news.
 
     Args:
       path: the file or folder that is being read or written, for the sentence.
@@ -59,10 +68,12 @@ def reading_or_writing(path: str, flag: str = "--run_dir") -> Iterator[None]:
     except Exception as error:
         if not _is_tensorflow_error(error):
             raise
-        sentence = _tensorflow_sentence(str(error), path, flag)
-        if sentence is None:
+        texts = [str(cause) for cause in _with_contexts(error) if _is_tensorflow_error(cause)]
+        sentences = filter(None, (_tensorflow_sentence(text, path, flag) for text in reversed(texts)))
+        first = next(sentences, None)
+        if first is None:
             raise
-        raise UserError(sentence) from error
+        raise UserError(first) from error
 
 
 def is_remote(path: str) -> bool:
@@ -92,7 +103,7 @@ def _local_sentence(code: int, named: str, path: str, flag: str) -> str | None:
     another = f"give another {flag}"
     if code in _NO_ROOM:
         full = "disk of {} is full" if code == errno.ENOSPC else "disk quota for {} is used up"
-        return f"The {full.format(path)}: free some space or {another}; what was saved before is untouched."
+        return f"The {full.format(path)}: free some space or {another}; {_UNTOUCHED}."
     place = named if within else path
     sentences = {
         errno.EACCES: f"No permission for {_existing(place)}: change its permissions or {another}.",
@@ -132,20 +143,67 @@ def _bucket_sentence(message: str, path: str, flag: str) -> str | None:
             f"TensorFlow keeps what goes to {path} in a temporary file, and that cannot be written: free some space in "
             f"{tempfile.gettempdir()} or let TMPDIR name another folder."
         )
+    if re.search(_DAMAGE, message):
+        reason = message.partition("\n")[0]
+        return (
+            f"What came from {path} is damaged ({reason}): start again and, if that does not help, delete it to go on "
+            "from what was saved before."
+        )
     bucket = "/".join(path.split("/")[:3])
     if bucket not in message:
         return None
     if NO_BUCKET_MESSAGE in message:
         return f"There is no bucket {bucket}: create it or give another {flag}."
-    if re.search(r"HTTP response code 40[13]", message):
+    if "HTTP response code 401" in message:
         return (
-            f"No permission for {path}: log in with an account that may read and write objects in {bucket}, or give "
-            f"another {flag}."
+            f"The credentials for {bucket} were refused (HTTP 401), as they are missing or have expired: log in anew, "
+            f"as with gcloud auth application-default login, and start again; {_UNTOUCHED}."
         )
+    if "HTTP response code 403" in message:
+        return (
+            f"No permission for {path}: {_missing_permission(message)} is missing for {bucket}. Log in with an account "
+            f"that has it (the role Storage Object User has all that a run needs), or give another {flag}."
+        )
+    if re.search(r"retry attempts failed|HTTP response code|libcurl code", message) and "code 404" not in message:
+        return f"{bucket} does not answer ({_cause(message)}): {_UNTOUCHED}; start again when it does."
+    match = re.search(r"(gs://\S+) doesn't exist or not a directory", message)
+    if match:
+        return f"{match[1]} cannot be deleted: it is gone, or {bucket} does not answer; {_UNTOUCHED}; start again."
     match = re.search(r"(gs://.+?)( was not found|$)", message)
     if match and ("not found" in message or "Could not find directory" in message):
         return f"There is no {match[1]}: check the name or give another {flag}."
     return None
+
+
+def _missing_permission(message: str) -> str:
+    """The permission that the server names or, where it names none, the one that the request needs."""
+    named = re.search(r"storage\.[a-z]+\.[A-Za-z]+", message)
+    if named:
+        return named[0]
+    if "upload" in message:
+        return "storage.objects.create"
+    if "when deleting" in message:
+        return "storage.objects.delete"
+    return "storage.objects.get or storage.objects.list"
+
+
+def _cause(message: str) -> str:
+    """Why a request failed, in few words, from the text of TensorFlow 2.21's gs:// file system."""
+    status = re.search(r"HTTP response code (\d+)", message)
+    if status:
+        return f"HTTP {status[1]}"
+    meaning = re.search(r"libcurl code (\d+) meaning '([^']*)'", message)
+    if meaning is None:
+        return message.partition("\n")[0]
+    return "nothing came for too long" if meaning[1] == _CURL_ABORTED else meaning[2]
+
+
+def _with_contexts(error: BaseException) -> Iterator[BaseException]:
+    """An error and those during whose handling it was raised."""
+    cause: BaseException | None = error
+    while cause:
+        yield cause
+        cause = cause.__context__
 
 
 def _named_place(error: OSError) -> str | None:
@@ -167,7 +225,7 @@ def _existing(path: str) -> str:
     return path
 
 
-def _is_tensorflow_error(error: Exception) -> bool:
+def _is_tensorflow_error(error: BaseException) -> bool:
     if "tensorflow" not in sys.modules:
         return False
     import tensorflow as tf

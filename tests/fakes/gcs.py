@@ -225,7 +225,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _refused(self, status: int, request: Request) -> Answer:
         if status == 410:
             self.server.api.uploads.pop(request.query.get("upload_id", ""), None)
-        return RefusalError(status, NO_BUCKET if status == 404 else "injected").answer()
+        messages = {
+            403: f"you@example.com does not have {_permission(request)} access to the Google Cloud Storage object.",
+            404: NO_BUCKET,
+        }
+        return RefusalError(status, messages.get(status, "injected")).answer()
 
     def _send(self, answer: Answer, *, truncated: bool = False) -> None:
         self.send_response(answer.status)
@@ -238,3 +242,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = b"" if self.command == "HEAD" or answer.status in (204, 304) else answer.body
         self.wfile.write(body[: len(body) // 2] if truncated else body)
         self.close_connection = self.close_connection or truncated
+
+
+def _permission(request: Request) -> str:
+    """What a request needs."""
+    if request.method == "DELETE":
+        return "storage.objects.delete"
+    if request.method in ("POST", "PUT"):
+        return "storage.objects.create"
+    return "storage.objects.list" if request.path.endswith("/o") else "storage.objects.get"

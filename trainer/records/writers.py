@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.record_framing import frame
 from trainer.storage import RunDirectory, reading_or_writing
 
 METRICS_FILE = "metrics.jsonl"
@@ -106,7 +107,8 @@ class TensorBoardWriter:
     """tensorboard/train and tensorboard/validation: a curve for each metric, the same name in both.
 
     Writes event files itself: `tf.summary.scalar` takes a hundred times as long and needs the tensorboard package, and
-    has no way to say that a run was resumed. Every file begins with a START event; from the second on, it makes
+    has no way to say that a run was resumed; `tf.io.TFRecordWriter` (TensorFlow 2.21) lets no other Python thread run
+    while it waits for gs://. Every file begins with a START event; from the second on, it makes
     TensorBoard forget the points at its step and after, which the killed run left and this one writes again.
     """
 
@@ -159,7 +161,7 @@ class TensorBoardWriter:
             # Files are read in the order of their names.
             name = f"events.out.tfevents.{self._clock():017.6f}.{socket.gethostname()}.{secrets.token_hex(4)}"
             with reading_or_writing(self._run.path):
-                self._files[split] = tf.io.TFRecordWriter(f"{folder}/{name}")
+                self._files[split] = tf.io.gfile.GFile(f"{folder}/{name}", "wb")
             log = tf.compat.v1.SessionLog
             self._write_event(split, file_version="brain.Event:2")
             self._write_event(split, step=self._resumed_step + 1, session_log=log(status=log.START))
@@ -169,7 +171,7 @@ class TensorBoardWriter:
         from tensorflow.compat.v1 import Event
 
         with reading_or_writing(self._run.path):
-            self._file(split).write(Event(wall_time=self._clock(), **fields).SerializeToString())
+            self._file(split).write(frame(Event(wall_time=self._clock(), **fields).SerializeToString()))
 
 
 class MultiWriter:
