@@ -56,8 +56,7 @@ START_SECONDS = 120.0
 
 QUICK = {
     "GCS_RETRY_CONFIG_MAX_RETRIES": "5",
-    "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "5000",
-    "GCS_RETRY_CONFIG_MAX_DELAY_TIME_US": "10000",
+    "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "0",
     "GCS_REQUEST_IDLE_TIMEOUT_SECS": "1",
 }
 """Variables for TensorFlow, so that it gives up within seconds."""

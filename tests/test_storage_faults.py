@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from storage_faults import KINDS, Matrix, opened_matrix
 
-CASES = [("503", 2), ("lost answer", 12), ("cut upload", 18), ("410 of an upload", 24)]
+CASES = [("lost answer", 12), ("cut upload", 18), ("410 of an upload", 24)]
 
 FOR_GOOD = [("503 for good", 12), ("403 for good", 1), ("bucket deleted", 24)]
 

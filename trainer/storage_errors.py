@@ -68,11 +68,12 @@ def reading_or_writing(path: str, flag: str = "--run_dir") -> Iterator[None]:
     except Exception as error:
         if not _is_tensorflow_error(error):
             raise
-        for cause in _with_contexts(error):
-            sentence = _tensorflow_sentence(str(cause), path, flag) if _is_tensorflow_error(cause) else None
-            if sentence:
-                raise UserError(sentence) from error
-        raise
+        texts = [str(cause) for cause in _with_contexts(error) if _is_tensorflow_error(cause)]
+        sentences = filter(None, (_tensorflow_sentence(text, path, flag) for text in reversed(texts)))
+        first = next(sentences, None)
+        if first is None:
+            raise
+        raise UserError(first) from error
 
 
 def is_remote(path: str) -> bool:

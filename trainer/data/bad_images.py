@@ -9,7 +9,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ import tensorflow as tf
 from trainer.data.folders import NOT_AN_IMAGE, bad_images_error
 from trainer.data.images import decode
 from trainer.data.source import EncodedSource, SkippedImage, Source
+from trainer.storage import is_remote, reading_or_writing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,19 +53,21 @@ def naming_bad_images(source: Source, report: Callable[[str], None]) -> Iterator
       report: called with sentences on the progress of a long look.
 
     Raises:
-      UserError: some images are bad; names them.
+      UserError: some images are bad, and it names them; or the bucket that they are in does not answer or refuses.
       tf.errors.OpError: as it came, where no image is.
     """
-    try:
-        yield
-    except _READING_ERRORS:
-        if not isinstance(source, EncodedSource):
-            raise
-        bad = find_bad_images(source, report=report)
-        if not bad:
-            raise
-        first = source.place_of(bisect_left(source.keys, bad[0].key))
-        raise bad_images_error(first, bad) from None
+    root = source.root if isinstance(source, EncodedSource) else ""
+    with reading_or_writing(root, "--data") if is_remote(root) else nullcontext():
+        try:
+            yield
+        except _READING_ERRORS:
+            if not isinstance(source, EncodedSource):
+                raise
+            bad = find_bad_images(source, report=report)
+            if not bad:
+                raise
+            first = source.place_of(bisect_left(source.keys, bad[0].key))
+            raise bad_images_error(first, bad) from None
 
 
 def find_bad_images(
