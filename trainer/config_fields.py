@@ -24,6 +24,10 @@ from trainer.config_values import (
 BUILT_IN_BACKBONE = "convnet"
 """The backbone that needs no download: a small convolutional network, trained from scratch."""
 
+MAX_IMAGE_PIXELS = 100_000_000
+"""Pixels of an image that are decoded unless a run asks for more: 300 MB. Cameras with more are rare, and a header can
+claim four billion in a hundred bytes."""
+
 Topic = Literal["Where it runs", "Data", "Model", "Optimization", "Run directory"]
 Augmentation = Literal["flip", "crop", "color"]
 
@@ -214,6 +218,15 @@ class Fields(BaseModel):
         "What to do about a file that cannot be decoded. fail: stop and name it. skip: look through all files "
         "first, leave the bad ones out, and list them in status.json.",
         changes_result=False,  # Which images are used does, and for those stands `Source.fingerprint`.
+    )
+    max_image_pixels: int = _field(
+        MAX_IMAGE_PIXELS,
+        "Data",
+        "Height x width, over all frames, above which an image is a bad one: it is refused for what its header claims, "
+        "before memory is taken for it, in training and by the exported model.",
+        changes_result=False,  # As on_bad_image.
+        ge=1,
+        lt=2**31,
     )
 
     backbone: str = _field(
