@@ -269,25 +269,21 @@ def test_no_network_names_the_ways_out(hub: HubServer, monkeypatch: pytest.Monke
 def test_a_cache_that_cannot_be_written_is_explained(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tensorflow_hub
-
-    def no_space(handle: str) -> str:
+    def no_space(stream: object, folder: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tensorflow_hub, "resolve", no_space)
+    monkeypatch.setattr("trainer.model.handles.unpack", no_space)
     with pytest.raises(UserError, match=r"cannot be stored .*No space left.*TFHUB_CACHE_DIR"):
         resolve(f"{hub.address}/google/tiny/1")
 
 
-def test_only_a_cached_copy_is_ever_deleted(
-    hub: HubServer, module_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import tensorflow_hub
-
+def test_only_a_cached_copy_is_ever_deleted(hub: HubServer, module_folder: Path, tmp_path: Path) -> None:
     (module_folder / SHARD).unlink()
-    monkeypatch.setattr(tensorflow_hub, "resolve", lambda handle: str(module_folder))
+    handle = f"{hub.address}/google/tiny/1"
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / cached_name(handle)).symlink_to(module_folder)
     with pytest.raises(UserError, match="it is not deleted"):
-        resolve(f"{hub.address}/google/tiny/1", repair=True)
+        resolve(handle, repair=True)
     assert (module_folder / "saved_model.pb").exists()
 
 
