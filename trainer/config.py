@@ -20,7 +20,15 @@ from pydantic import ValidationError, field_validator, model_validator
 
 from trainer.config_errors import batch_size_problem, sentence, shown, values_from_json
 from trainer.config_fields import BUILT_IN_BACKBONE, Fields, changes_result
-from trainer.config_values import BALANCED, DataSpec, RateScale, parse_class_weights, parse_data, parse_rate_scale
+from trainer.config_values import (
+    BALANCED,
+    DataSpec,
+    RateScale,
+    credentials_problem,
+    parse_class_weights,
+    parse_data,
+    parse_rate_scale,
+)
 from trainer.errors import UserError
 
 DEFAULT_RUNS_FOLDER = "runs"
@@ -200,8 +208,14 @@ class Config(Fields):
         """Builds a Config from field values, as a user gave them.
 
         Raises:
-          UserError: an unknown field or a value that is not accepted; the sentence names it and what would be.
+          UserError: an unknown field or a value that is not accepted; the sentence names it and what would be. Of an
+            address with a password or token in it, it does not repeat the value.
         """
+        for name, value in values.items():
+            # First of all, because every other complaint repeats the value.
+            problem = credentials_problem(str(value))
+            if problem:
+                raise UserError(f"--{name} {problem}.")
         try:
             return cls(**values)
         except ValidationError as error:

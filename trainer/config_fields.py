@@ -335,7 +335,9 @@ class Fields(BaseModel):
         "Optimization",
         "How the learning rate falls from its peak; cosine and linear end at zero, step falls at --decay_epochs.",
     )
-    decay_epochs: Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(comma_separated)] = _field(
+    decay_epochs: Annotated[
+        tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], BeforeValidator(comma_separated)
+    ] = _field(
         (),
         "Optimization",
         "With --schedule=step: the epochs, whole or not, after which the rate is multiplied by --decay_factor.",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import io
 import shutil
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import modules
 import numpy as np
 import pytest
 import tensorflow as tf
+from hub_server import HubServer
 
 from trainer.errors import UserError
 from trainer.model.endpoint import size_in_name
@@ -129,39 +128,6 @@ def test_the_folder_inside_is_suggested(module_folder: Path) -> None:
 
 
 # The web
-
-
-class HubServer:
-    """A hub on loopback that serves archives by path, counts what was asked, and refuses the rest."""
-
-    def __init__(self) -> None:
-        self.archives: dict[str, bytes] = {}
-        self.refusals: dict[str, int] = {}
-        self.requests: list[str] = []
-        hub = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                hub.requests.append(self.path)
-                path = self.path.split("?")[0]
-                body = hub.archives.get(path, b"")
-                self.send_response(hub.refusals.get(path, 200 if body else 404))
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Keeps the test's output clean."""
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from trainer.config import Config
 from trainer.config_fields import MAX_IMAGE_PIXELS
+from trainer.config_values import credentials_problem
 from trainer.data.record_files import CONVERTED, INDEX_FILE
 from trainer.data.source import EncodedSource
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
@@ -79,10 +80,10 @@ def convert(
     """
     from trainer.data.sources import open_source
 
-    directory = _target(target, source)
     config = Config.parse(
         {"data": f"folder:{source}", "on_bad_image": on_bad_image, "max_image_pixels": max_image_pixels}
     )
+    directory = _target(target, source)
     images = open_source(config, _say)
     assert isinstance(images, EncodedSource)
     if on_bad_image == "fail":
@@ -99,6 +100,9 @@ def _target(target: str, source_folder: str) -> RunDirectory:
     Raises:
       UserError: it has something in it, or lies in the source.
     """
+    problem = credentials_problem(target)
+    if problem:
+        raise UserError(f"DST {problem}.")
     directory = RunDirectory(target, "DST")
     if not is_remote(target) and not is_remote(source_folder):
         inner, outer = (os.path.realpath(os.path.expanduser(path)) for path in (directory.path, source_folder))
