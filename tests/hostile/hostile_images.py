@@ -68,6 +68,13 @@ def webp_claiming(chunk_name: bytes, rest: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", 12 + len(rest)) + b"WEBP" + chunk_name + struct.pack("<I", len(rest)) + rest
 
 
+def progressive() -> bytes:
+    """A JPEG that is refined scan by scan."""
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).save(buffer, "JPEG", progressive=True)
+    return buffer.getvalue()
+
+
 def with_exif(data: bytes) -> bytes:
     """A JPEG with a note that it is to be turned, which is not applied, and 60 kB of nonsense."""
     exif = Image.Exif()
@@ -94,7 +101,7 @@ TOO_LARGE: dict[str, bytes] = {
     "png one row.png": png_of(100_000_001, 1),
     "jpeg of 4 billion pixels.jpg": jpeg_claiming(65_500, 65_500),
     "jpeg just above.jpg": jpeg_claiming(10_001, 10_000),
-    "progressive jpeg.jpg": jpeg_claiming(65_500, 65_500, encoded(PIXELS, "JPEG")),
+    "progressive jpeg.jpg": jpeg_claiming(65_500, 65_500, progressive()),
     "gif of one frame.gif": gif_of(1, 65_535, 65_535),
     "gif of many frames.gif": gif_of(2000, 500, 500),
     "gif with a large second frame.gif": gif_of(2, 4, 4, later=(65_535, 65_535)),

@@ -6,8 +6,8 @@ import random
 
 
 def cuts(data: bytes, count: int) -> dict[str, bytes]:
-    """The data cut off at places spread from the first byte to the last."""
-    places = sorted({1 + place * (len(data) - 2) // max(count - 1, 1) for place in range(count)})
+    """The data cut off at places spread from its beginning to its last byte."""
+    places = sorted({2 + place * (len(data) - 3) // max(count - 1, 1) for place in range(count)})
     return {f"cut at {place}": data[:place] for place in places}
 
 

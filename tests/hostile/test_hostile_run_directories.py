@@ -15,14 +15,17 @@ from trainer import run
 from trainer.config import Config
 from trainer.errors import EXIT_DONE, UserError
 
-SETTINGS = {
-    "data": "synthetic:2",
-    "splits": (98, 1, 1),
-    "examples_per_class": 8,
-    "image_size": 8,
-    "epochs": 2,
-    "batch_size": 8,
-}
+
+def config_of(folder: Path) -> Config:
+    return Config(
+        data="synthetic:2",
+        splits=(98, 1, 1),
+        examples_per_class=8,
+        image_size=8,
+        epochs=2,
+        batch_size=8,
+        run_dir=str(folder),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("interrupted") / "r"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(run, "export_model", pretend_to_export)
-        assert run.execute(Config(**SETTINGS, run_dir=str(folder)), quiet=True) == EXIT_DONE
+        assert run.execute(config_of(folder), quiet=True) == EXIT_DONE
     status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
     (folder / "status.json").write_text(json.dumps(status | {"state": "running"}), encoding="utf-8")
     return folder
@@ -53,7 +56,7 @@ def test_the_run_goes_on_to_the_same_result_or_says_what_is_wrong(
     file = newest / name.removeprefix("newest/") if name.startswith("newest/") else folder / name
     DAMAGE[damage](file)
     try:
-        code = run.execute(Config(**SETTINGS, run_dir=str(folder)), quiet=True)
+        code = run.execute(config_of(folder), quiet=True)
     except UserError as error:
         assert str(folder) in str(error)
         return
