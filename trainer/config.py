@@ -25,6 +25,7 @@ from trainer.config_values import (
     DataSpec,
     Fault,
     RateScale,
+    credentials_problem,
     parse_class_weights,
     parse_data,
     parse_fault,
@@ -225,8 +226,14 @@ class Config(Fields):
         """Builds a Config from field values, as a user gave them.
 
         Raises:
-          UserError: an unknown field or a value that is not accepted; the sentence names it and what would be.
+          UserError: an unknown field or a value that is not accepted; the sentence names it and what would be. Of an
+            address with a password or token in it, it does not repeat the value.
         """
+        for name, value in values.items():
+            # First of all, because every other complaint repeats the value.
+            problem = credentials_problem(str(value))
+            if problem:
+                raise UserError(f"--{name} {problem}.")
         try:
             return cls(**values)
         except ValidationError as error:

@@ -21,10 +21,18 @@ def values_from_json(text: str, *, origin: str) -> dict[str, Any]:
     """The fields of a JSON config as they stand there, unchecked.
 
     Raises:
-      UserError: `text` is not a JSON object.
+      UserError: `text` is not a JSON object, or names a field twice.
     """
+
+    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            twice = next(name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number]))
+            raise UserError(f"{origin} has {twice} twice: leave one of them out.")
+        return fields
+
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=without_duplicates)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{origin} is not JSON ({error}).") from None
     if not isinstance(values, dict):

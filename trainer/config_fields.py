@@ -25,6 +25,10 @@ from trainer.config_values import (
 BUILT_IN_BACKBONE = "convnet"
 """The backbone that needs no download: a small convolutional network, trained from scratch."""
 
+MAX_IMAGE_PIXELS = 100_000_000
+"""Pixels of an image that are decoded unless a run asks for more: 300 MB. Cameras with more are rare, and a header can
+claim four billion in a hundred bytes."""
+
 Topic = Literal["Where it runs", "Data", "Model", "Optimization", "Run directory", "Interruptions"]
 Augmentation = Literal["flip", "crop", "color"]
 
@@ -216,6 +220,15 @@ class Fields(BaseModel):
         "first, leave the bad ones out, and list them in status.json.",
         changes_result=False,  # Which images are used does, and for those stands `Source.fingerprint`.
     )
+    max_image_pixels: int = _field(
+        MAX_IMAGE_PIXELS,
+        "Data",
+        "Height x width, over all frames, above which an image is a bad one: it is refused for what its header claims, "
+        "before memory is taken for it, in training and by the exported model.",
+        changes_result=False,  # As on_bad_image.
+        ge=1,
+        lt=2**31,
+    )
 
     backbone: str = _field(
         BUILT_IN_BACKBONE,
@@ -329,7 +342,9 @@ class Fields(BaseModel):
         "Optimization",
         "How the learning rate falls from its peak; cosine and linear end at zero, step falls at --decay_epochs.",
     )
-    decay_epochs: Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(comma_separated)] = _field(
+    decay_epochs: Annotated[
+        tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], BeforeValidator(comma_separated)
+    ] = _field(
         (),
         "Optimization",
         "With --schedule=step: the epochs, whole or not, after which the rate is multiplied by --decay_factor.",

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from trainer.config import Config
 from trainer.config_errors import values_from_json
 from trainer.config_fields import field_topic
+from trainer.config_values import credentials_problem
 from trainer.errors import UserError
 
 # What is defined here belongs to the module that asks for it: `--help` shows the flags of the program's own module.
@@ -77,6 +78,9 @@ def config_from_flags(flag_values: flags.FlagValues, read_text: Callable[[str], 
     given = {name: flag_values[name].value for name in Config.model_fields if flag_values[name].present}
     if not flag_values.config:
         return Config.parse(given)
+    problem = credentials_problem(flag_values.config)
+    if problem:
+        raise UserError(f"--config {problem}.")
     origin = f"--config={flag_values.config}"
     values = values_from_json(read_text(flag_values.config), origin=origin)
     try:

@@ -60,6 +60,30 @@ def parse_data(spec: str) -> DataSpec:
     return DataSpec(kind, argument)  # type: ignore[arg-type]
 
 
+_USER_INFO = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*@")
+
+_SECRET_NAME = r"token|secret|passw|pwd|credential|signature|auth|api_?key|^(?:key|sig|jwt)$"
+
+_PARAMETER = re.compile(r"[?&#;]([^=&#;?\s]+)=")
+
+
+def credentials_problem(text: str) -> str:
+    """What is wrong with a text that holds an address with a password or a token in it; "" if nothing is.
+
+    Settings are printed, kept in config.json and sent to other workers, so no secret may be among them.
+    """
+    if _USER_INFO.search(text):
+        found = "a user name or password"
+    elif "://" in text and any(re.search(_SECRET_NAME, name, re.IGNORECASE) for name in _PARAMETER.findall(text)):
+        found = "a token, key or signature"
+    else:
+        return ""
+    return (
+        f"holds an address with {found} in it, which would be printed and kept: download what it protects and give its "
+        "folder, or put it on gs://, where your account's own credentials are used"
+    )
+
+
 def comma_separated(value: object) -> object:
     """Lets a list field be written as on the command line: "75,15,10"."""
     if isinstance(value, str):

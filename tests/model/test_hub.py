@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import io
 import shutil
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import modules
 import numpy as np
 import pytest
 import tensorflow as tf
+from hub_server import HubServer
 
 from trainer.errors import UserError
 from trainer.model.endpoint import size_in_name
@@ -131,39 +130,6 @@ def test_the_folder_inside_is_suggested(module_folder: Path) -> None:
 # The web
 
 
-class HubServer:
-    """A hub on loopback that serves archives by path, counts what was asked, and refuses the rest."""
-
-    def __init__(self) -> None:
-        self.archives: dict[str, bytes] = {}
-        self.refusals: dict[str, int] = {}
-        self.requests: list[str] = []
-        hub = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                hub.requests.append(self.path)
-                path = self.path.split("?")[0]
-                body = hub.archives.get(path, b"")
-                self.send_response(hub.refusals.get(path, 200 if body else 404))
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Keeps the test's output clean."""
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
 @pytest.fixture
 def hub(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A hub that serves the module as /google/tiny/1, and an empty cache."""
@@ -269,25 +235,21 @@ def test_no_network_names_the_ways_out(hub: HubServer, monkeypatch: pytest.Monke
 def test_a_cache_that_cannot_be_written_is_explained(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tensorflow_hub
-
-    def no_space(handle: str) -> str:
+    def no_space(stream: object, folder: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tensorflow_hub, "resolve", no_space)
+    monkeypatch.setattr("trainer.model.handles.unpack", no_space)
     with pytest.raises(UserError, match=r"cannot be stored .*No space left.*TFHUB_CACHE_DIR"):
         resolve(f"{hub.address}/google/tiny/1")
 
 
-def test_only_a_cached_copy_is_ever_deleted(
-    hub: HubServer, module_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import tensorflow_hub
-
+def test_only_a_cached_copy_is_ever_deleted(hub: HubServer, module_folder: Path, tmp_path: Path) -> None:
     (module_folder / SHARD).unlink()
-    monkeypatch.setattr(tensorflow_hub, "resolve", lambda handle: str(module_folder))
+    handle = f"{hub.address}/google/tiny/1"
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / cached_name(handle)).symlink_to(module_folder)
     with pytest.raises(UserError, match="it is not deleted"):
-        resolve(f"{hub.address}/google/tiny/1", repair=True)
+        resolve(handle, repair=True)
     assert (module_folder / "saved_model.pb").exists()
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from trainer.data.folders import NOT_AN_IMAGE, bad_images_error
+from trainer.data.image_headers import claimed_pixels
 from trainer.data.images import decode
 from trainer.data.source import EncodedSource, SkippedImage, Source
 from trainer.storage import is_remote, reading_or_writing
@@ -91,7 +92,7 @@ def find_bad_images(
     wanted = range(len(source)) if indices is None else [int(index) for index in indices]
     # Traced once: a thread then pays for one call, not for the dispatch of every operation. Only the height comes
     # back, so that pixels are freed at once.
-    trial = tf.function(lambda encoded: tf.shape(decode(encoded))[0]).get_concrete_function(
+    trial = tf.function(lambda encoded: tf.shape(decode(encoded, source.max_image_pixels))[0]).get_concrete_function(
         tf.TensorSpec([], tf.string)
     )
     bad: list[SkippedImage] = []
@@ -146,5 +147,15 @@ def _why_bad(source: EncodedSource, index: int, trial: Callable[[tf.Tensor], tf.
         with tf.device("CPU:0"):
             trial(tf.constant(encoded))
     except tf.errors.InvalidArgumentError:
-        return why_undecodable(encoded)
+        return _why_too_large(encoded, source.max_image_pixels) or why_undecodable(encoded)
     return ""
+
+
+def _why_too_large(encoded: bytes, max_pixels: int) -> str:
+    """What is wrong with an image that claims too many pixels; "" if that is not what is wrong."""
+    try:
+        with tf.device("CPU:0"):
+            pixels = int(claimed_pixels(tf.constant(encoded)))
+    except tf.errors.InvalidArgumentError:  # A JPEG with a damaged header.
+        return ""
+    return f"it claims {pixels} pixels, and --max_image_pixels={max_pixels} allows no more" * (pixels > max_pixels)

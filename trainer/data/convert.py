@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from trainer.config import Config
+from trainer.config_fields import MAX_IMAGE_PIXELS
+from trainer.config_values import credentials_problem
 from trainer.data.record_files import CONVERTED, INDEX_FILE
 from trainer.data.source import EncodedSource
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         require_temporary_folder()
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # It computes nothing: a run beside it may have the GPUs.
         import_tensorflow_quietly()
-        convert(options.source, options.target, options.shards, options.workers, options.on_bad_image)
+        convert(**vars(options))
     except UserError as error:
         print_error(str(error))
         return EXIT_USER
@@ -52,34 +54,44 @@ def main(arguments: Sequence[str]) -> int:
     return EXIT_DONE
 
 
-def convert(source_folder: str, target: str, shards: int = 0, workers: int = 0, on_bad_image: str = "fail") -> None:
+def convert(
+    source: str,
+    target: str,
+    shards: int = 0,
+    workers: int = 0,
+    on_bad_image: str = "fail",
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
+) -> None:
     """Writes a folder of class folders as TFRecord files and their index.
 
     A local target appears in one move, when all is written and was read again; on `gs://` the index is written last,
     and a set that lacks some of its files is refused when it is opened.
 
     Args:
-      source_folder: local or `gs://`.
+      source: local or `gs://`.
       target: a folder, local or `gs://`, that does not exist or is empty.
       shards: how many files; 0: about 128 MiB each.
       workers: threads; 0: two a core.
       on_bad_image: "fail" or "skip".
+      max_image_pixels: an image whose header claims more is a bad one.
 
     Raises:
       UserError: the source is not as it must be, the target is not empty or lies in the source, or the disk is full.
     """
     from trainer.data.sources import open_source
 
-    directory = _target(target, source_folder)
-    config = Config.parse({"data": f"folder:{source_folder}", "on_bad_image": on_bad_image})
-    source = open_source(config, _say)
-    assert isinstance(source, EncodedSource)
+    config = Config.parse(
+        {"data": f"folder:{source}", "on_bad_image": on_bad_image, "max_image_pixels": max_image_pixels}
+    )
+    directory = _target(target, source)
+    images = open_source(config, _say)
+    assert isinstance(images, EncodedSource)
     if on_bad_image == "fail":
-        _require_good_images(source)
-    for image in source.skipped:
+        _require_good_images(images)
+    for image in images.skipped:
         _say(f"Left out {image.key}: {image.reason}.")
-    _write(source, directory, min(shards or _fitting_shards(source), len(source)), workers or 2 * (os.cpu_count() or 1))
-    _say(f"{len(source)} images of {len(source.class_names)} classes: --data=tfrecord:{directory.path}")
+    _write(images, directory, min(shards or _fitting_shards(images), len(images)), workers or 2 * (os.cpu_count() or 1))
+    _say(f"{len(images)} images of {len(images.class_names)} classes: --data=tfrecord:{directory.path}")
 
 
 def _target(target: str, source_folder: str) -> RunDirectory:
@@ -88,6 +100,9 @@ def _target(target: str, source_folder: str) -> RunDirectory:
     Raises:
       UserError: it has something in it, or lies in the source.
     """
+    problem = credentials_problem(target)
+    if problem:
+        raise UserError(f"DST {problem}.")
     directory = RunDirectory(target, "DST")
     if not is_remote(target) and not is_remote(source_folder):
         inner, outer = (os.path.realpath(os.path.expanduser(path)) for path in (directory.path, source_folder))
@@ -183,6 +198,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         choices=("fail", "skip"),
         default="fail",
         help="fail (default): stop at a file that cannot be decoded; skip: leave it out and say so",
+    )
+    parser.add_argument(
+        "--max_image_pixels",
+        type=int,
+        default=MAX_IMAGE_PIXELS,
+        help="a file that claims more, height x width over all frames, counts as one that cannot be decoded "
+        "(default: %(default)s)",
     )
     options = parser.parse_args(arguments)
     for name, limit in (("shards", 99_999), ("workers", 1024)):

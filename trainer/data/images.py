@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from trainer.config_fields import MAX_IMAGE_PIXELS
+from trainer.data.image_headers import claimed_pixels, claimed_pixels_of_others, jpeg_pixels
+
 PREPROCESSING_VERSION = 2
 """To be raised by whoever changes which pixels the functions here make of the same bytes: features are kept by it."""
 
@@ -17,21 +20,28 @@ _JPEG_RATIOS = (1, 2, 4, 8)
 """By how much libjpeg can make a picture smaller while it decodes it."""
 
 
-def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes one JPEG, PNG, BMP or GIF (its first frame).
+def decode(encoded: tf.Tensor, max_pixels: int = MAX_IMAGE_PIXELS) -> tf.Tensor:
+    """Decodes one JPEG, PNG, BMP or GIF (its first frame), unless its header claims too many pixels.
 
     Every kind ends as 8-bit RGB: grey, palette and CMYK images are converted, 16-bit ones lose their low byte, an
     alpha channel is dropped. The orientation that a camera notes beside the pixels (EXIF) is not applied.
 
     Args:
       encoded: string scalar, the bytes of the file; what is in them decides, not a file's extension.
+      max_pixels: height times width, over all frames, that are decoded; see `claimed_pixels`.
 
     Returns:
       uint8 [height, width, 3].
 
     Raises:
-      tf.errors.InvalidArgumentError: when it runs, if the bytes are damaged or no such image.
+      tf.errors.InvalidArgumentError: when it runs, if the bytes are damaged, no such image, or claim too many pixels;
+        then nothing was allocated.
     """
+    return _decode_unchecked(_if_not_too_large(encoded, claimed_pixels(encoded), max_pixels))
+
+
+def _decode_unchecked(encoded: tf.Tensor) -> tf.Tensor:
+    """As `decode`, however large."""
     pixels = tf.cond(
         _is_palette_bmp(encoded),
         lambda: _decode_palette_bmp(encoded),
@@ -41,7 +51,7 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     return pixels
 
 
-def decode_at_least(encoded: tf.Tensor, side: int) -> tf.Tensor:
+def decode_at_least(encoded: tf.Tensor, side: int, max_pixels: int = MAX_IMAGE_PIXELS) -> tf.Tensor:
     """As `decode`, but a large JPEG comes out at a half, a quarter or an eighth of its size.
 
     It is the smallest of these that leaves height and width at `side` pixels or more. Which one depends on height,
@@ -57,14 +67,19 @@ def decode_at_least(encoded: tf.Tensor, side: int) -> tf.Tensor:
     Args:
       encoded: string scalar, the bytes of a file.
       side: in pixels, what the shorter side must keep where it has it.
+      max_pixels: as `decode` has it; those of the file count, not of what comes out.
 
     Returns:
       uint8 [height, width, 3]; height and width are the file's divided by the ratio, rounded up.
 
     Raises:
-      tf.errors.InvalidArgumentError: when it runs, if the bytes are damaged or no image.
+      tf.errors.InvalidArgumentError: when it runs, as `decode` does.
     """
-    pixels = tf.cond(tf.io.is_jpeg(encoded), lambda: _decode_jpeg_at_least(encoded, side), lambda: decode(encoded))
+    pixels = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: _decode_jpeg_at_least(encoded, side, max_pixels),
+        lambda: _decode_unchecked(_if_not_too_large(encoded, claimed_pixels_of_others(encoded), max_pixels)),
+    )
     pixels.set_shape([None, None, 3])
     return pixels
 
@@ -76,10 +91,13 @@ class ImageInput:
     Attributes:
       size: height and width, in pixels.
       resize: "crop" keeps the square in the picture's middle, "squash" all of it, out of proportion.
+      max_pixels: files that claim more are refused, in serving too: whoever may send an image to a server could
+        otherwise fill its memory with a few kilobytes.
     """
 
     size: int
     resize: str
+    max_pixels: int = MAX_IMAGE_PIXELS
 
     def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
         """uint8 [height, width, 3] -> uint8 [size, size, 3]; a batch of pictures of one size likewise."""
@@ -90,7 +108,7 @@ class ImageInput:
 
         A JPEG is decoded at the smallest scale that suffices, see `decode_at_least`, which raises what this does.
         """
-        return self(decode_at_least(encoded, self.size))
+        return self(decode_at_least(encoded, self.size, self.max_pixels))
 
 
 def middle_square(pixels: tf.Tensor) -> tf.Tensor:
@@ -124,8 +142,18 @@ def unit_range(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cast(pixels, tf.float32) * (1 / 255)
 
 
-def _decode_jpeg_at_least(encoded: tf.Tensor, side: int) -> tf.Tensor:
-    shorter = tf.reduce_min(tf.io.extract_jpeg_shape(encoded)[:2])
+def _if_not_too_large(encoded: tf.Tensor, pixels: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """`encoded`, for whoever decodes it, once it is clear that `pixels`, int64, are not too many or unknown."""
+    allowed = tf.logical_and(pixels >= 0, pixels <= max_pixels)
+    message = f"the image claims more than the {max_pixels} pixels that are allowed, or does not tell its size"
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=allowed, data=[message])]):
+        return tf.identity(encoded)
+
+
+def _decode_jpeg_at_least(encoded: tf.Tensor, side: int, max_pixels: int) -> tf.Tensor:
+    shape = tf.io.extract_jpeg_shape(encoded)
+    encoded = _if_not_too_large(encoded, jpeg_pixels(shape), max_pixels)
+    shorter = tf.reduce_min(shape[:2])
     # Rounded up after the division by r, as libjpeg does, the shorter side has `side` pixels from here on.
     suffices_from = [ratio * (side - 1) + 1 for ratio in _JPEG_RATIOS[1:]]
     place = tf.reduce_sum(tf.cast(shorter >= suffices_from, tf.int32))

@@ -238,7 +238,12 @@ def _preparation(
 
         if augmentation is None:
             return lambda row: image_input.from_encoded(encoded(row))
-        return lambda row: augmentation.change(decode_at_least(encoded(row), augmentation.least_side), row["seed"])
+
+        def changed(row: dict[str, tf.Tensor]) -> tf.Tensor:
+            pixels = decode_at_least(encoded(row), augmentation.least_side, image_input.max_pixels)
+            return augmentation.change(pixels, row["seed"])
+
+        return changed
     pixels = source.reader(indices)
     if augmentation is None:
         return lambda row: image_input(pixels(row["place"]))

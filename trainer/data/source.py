@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.config_fields import MAX_IMAGE_PIXELS
 from trainer.data.folders import SkippedImage, choose_classes
 from trainer.data.names import Names
 
@@ -138,9 +139,11 @@ class EncodedSource(Source):
 
     Attributes:
       root: the folder that they come from, local or with a scheme.
+      max_image_pixels: one whose header claims more is a bad one.
     """
 
     root: str
+    max_image_pixels: int = MAX_IMAGE_PIXELS
 
     @abstractmethod
     def encoded_reader(self, indices: NDArray[np.int64]) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -169,7 +172,7 @@ class EncodedSource(Source):
         from trainer.data.images import decode
 
         read = self.encoded_reader(indices)
-        return lambda place: decode(read(place))
+        return lambda place: decode(read(place), self.max_image_pixels)
 
 
 def _joined(names: Iterable[str]) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,7 @@ def _usable(source: EncodedSource, config: Config, report: Callable[[str], None]
     Raises:
       UserError: it has some, known without decoding, and `--on_bad_image` does not skip them.
     """
+    source = replace(source, max_image_pixels=config.max_image_pixels)
     if config.on_bad_image == "fail" and source.skipped:
         raise bad_images_error(f"{source.root}/{source.skipped[0].key}", source.skipped)
     if config.stage_to:

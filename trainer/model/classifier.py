@@ -61,11 +61,11 @@ class Classifier(keras.Model):
         Args:
           backbone: gives the feature vectors; owns its variables.
           classes: how many logits.
-          config: `dropout`, `precision`, `resize` and `seed` are used.
+          config: `dropout`, `max_image_pixels`, `precision`, `resize` and `seed` are used.
         """
         super().__init__(name="classifier")
         self.backbone = backbone
-        self.image_input = ImageInput(backbone.image_size, config.resize)
+        self.image_input = ImageInput(backbone.image_size, config.resize, config.max_image_pixels)
         self.dropout_rate = config.dropout
         self.seed = config.seed
         self.logits_dtype = "float64" if config.precision == "float64" else "float32"

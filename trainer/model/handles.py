@@ -1,9 +1,9 @@
 """Hub handles: from what stands after `--backbone=` to a folder that holds a complete SavedModel.
 
-A folder, local or gs://, is taken as it is and never changed. A handle on the web goes through tensorflow_hub's own
-resolver, which downloads an archive once and keeps the unpacked copy in its cache (`TFHUB_CACHE_DIR`, by default a
-folder among the temporary files, which is why copies get deleted by halves). tensorflow_hub is imported for those
-alone: it brings tf_keras along.
+A folder, local or gs://, is taken as it is and never changed. A handle on the web is downloaded once, as an archive,
+and its unpacked copy kept where tensorflow_hub would keep it, under its lock (`TFHUB_CACHE_DIR`, by default a folder
+among the temporary files, which is why copies get deleted by halves). tensorflow_hub is imported for those alone: it
+brings tf_keras along. Wherever a module comes from, it is refused if its graph does more than a module needs.
 """
 
 from __future__ import annotations
@@ -16,16 +16,29 @@ import re
 import tarfile
 import urllib.error
 import urllib.parse
+import urllib.request
 import zlib
+from contextlib import closing
+from typing import Any
 
 import tensorflow as tf
+from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from trainer.errors import UserError
+from trainer.model.archives import ArchiveError, unpack
+from trainer.model.graph_ops import refused_operation
 
 _TFHUB = "https://tfhub.dev/"
 _GOOGLE_CN = "https://hub.tensorflow.google.cn"
+_GOOGLE_CN_ARCHIVE = "https://gcs.tensorflow.google.cn/tfhub-modules/{}.tar.gz"
+"""Where that mirror has its archives, as tensorflow_hub 0.16.1 knows."""
+
+_SILENCE_TIMEOUT = 60.0
+"""Seconds after which a server that sends nothing is given up."""
+
+_SAVED_MODEL, _SAVED_MODEL_TEXT = "saved_model.pb", "saved_model.pbtxt"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
 _TF1_VARIABLE_OPS = frozenset({"VarHandleOp", "Variable", "VariableV2"})
 
@@ -38,7 +51,7 @@ _FETCH_ERRORS = (
     tarfile.TarError,
     tf.errors.OpError,
 )
-"""What tensorflow_hub raises when a download goes wrong: it lets the errors of urllib, tarfile and gzip through."""
+"""What is raised when a download goes wrong: by urllib, tarfile, gzip, and the file system of the cache."""
 
 
 def resolve(handle: str, *, mirror: str = "", repair: bool = False) -> str:
@@ -54,11 +67,24 @@ def resolve(handle: str, *, mirror: str = "", repair: bool = False) -> str:
       A local or gs:// path without a trailing slash. It holds all files of the SavedModel.
 
     Raises:
-      UserError: there is no such folder, it is no SavedModel, some of its files are missing or empty, or the
-        download failed. A folder that is not tensorflow_hub's cached copy is never deleted.
+      UserError: there is no such folder, it is no SavedModel, some of its files are missing or empty, the download
+        failed, or its graph has an operation that a module must not have (`refused_operation`). A folder that is not
+        a cached copy is never deleted.
     """
     if handle.startswith(("http://", "https://")) or (handle.startswith("gs://") and handle.endswith(_ARCHIVES)):
-        return _resolve_remote(handle, _address(handle, mirror), repair)
+        folder = _resolve_remote(handle, _address(handle, mirror), repair)
+    else:
+        folder = _resolve_folder(handle, repair)
+    refused = refused_operation(_read_saved_model(folder))
+    if refused:
+        raise UserError(
+            f"--backbone={handle} is refused: its graph has {refused}, and a module that turns images into features "
+            "needs no files, no Python and no network. Take another module."
+        )
+    return folder
+
+
+def _resolve_folder(handle: str, repair: bool) -> str:
     path = (handle if "://" in handle else os.path.expanduser(handle)).rstrip("/") or "/"
     try:
         _check_is_folder(handle, path)
@@ -104,7 +130,7 @@ def _resolve_remote(handle: str, address: str, repair: bool) -> str:
             "--repair_hub_cache deletes it and fetches it again."
         )
     if damage:
-        _delete_cached(handle, address, folder)
+        _delete_cached(handle, folder)
         folder = _fetch(handle, address)
         damage = _damage(folder, thorough=True)
         if damage:
@@ -113,16 +139,21 @@ def _resolve_remote(handle: str, address: str, repair: bool) -> str:
 
 
 def _fetch(handle: str, address: str) -> str:
-    """The folder of tensorflow_hub's cache, filled by a download unless it holds something already."""
+    """The folder of the cache, filled by a download unless it holds something already."""
     try:
-        import tensorflow_hub
+        from tensorflow_hub import resolver
     except ImportError as error:
         raise UserError(
             f"--backbone={handle}: tensorflow_hub cannot be imported ({_reason(error)}). Run pip install "
             "tensorflow-hub tf_keras 'setuptools<81', or download the module and give its folder."
         ) from error
     try:
-        return str(tensorflow_hub.resolve(address))
+        folder = resolver.create_local_module_dir(resolver.tfhub_cache_dir(use_temp=True), _cached_name(address))
+        return str(resolver.atomic_download(address, _download, folder))
+    except ArchiveError as error:
+        raise UserError(
+            f"--backbone={handle}: the archive that {address} serves {error}. It is not unpacked: take another module."
+        ) from error
     except _FETCH_ERRORS as error:
         if _is_about_the_disk(error):
             raise UserError(
@@ -136,13 +167,36 @@ def _fetch(handle: str, address: str) -> str:
         ) from error
 
 
-def _delete_cached(handle: str, address: str, folder: str) -> None:
-    """Deletes tensorflow_hub's cached copy of `address` and the note beside it, and nothing else."""
-    cached_name = hashlib.sha1(address.encode("utf8")).hexdigest()
-    if os.path.basename(folder) != cached_name or os.path.islink(folder):
+def _download(address: str, folder: str) -> None:
+    """Fetches an archive and unpacks it into an empty folder."""
+    with closing(_opened(address)) as archive:
+        unpack(archive, folder)
+
+
+def _opened(address: str) -> Any:
+    """The bytes of an archive, to be read and closed."""
+    if address.startswith("gs://"):
+        return tf.io.gfile.GFile(address, "rb")
+    if address.startswith(f"{_GOOGLE_CN}/"):
+        address = _GOOGLE_CN_ARCHIVE.format(address.removeprefix(f"{_GOOGLE_CN}/"))
+    else:
+        parts = urllib.parse.urlsplit(address)
+        query = [*urllib.parse.parse_qsl(parts.query), ("tf-hub-format", "compressed")]
+        address = urllib.parse.urlunsplit(parts._replace(query=urllib.parse.urlencode(query)))
+    return urllib.request.urlopen(address, timeout=_SILENCE_TIMEOUT)
+
+
+def _cached_name(address: str) -> str:
+    """What tensorflow_hub's cache calls the copy of an address."""
+    return hashlib.sha1(address.encode("utf8")).hexdigest()
+
+
+def _delete_cached(handle: str, folder: str) -> None:
+    """Deletes a cached copy and the note beside it, and nothing else."""
+    if os.path.islink(folder):
         raise UserError(
-            f"--backbone={handle}: {folder} is incomplete, and it is no copy that tensorflow_hub made, so it is not "
-            "deleted. Delete it yourself and start again."
+            f"--backbone={handle}: {folder} is incomplete, and it is a link to something that nobody downloaded, so "
+            "it is not deleted. Delete it yourself and start again."
         )
     tf.io.gfile.rmtree(folder)
     note = f"{folder}.descriptor.txt"
@@ -169,23 +223,32 @@ def _damage(folder: str, *, thorough: bool) -> str:
       folder: local or gs://.
       thorough: also read all variables, which compares their checksums.
     """
-    if _has_content(f"{folder}/saved_model.pb"):
-        try:
-            with tf.io.gfile.GFile(f"{folder}/saved_model.pb", "rb") as file:
-                saved_model = saved_model_pb2.SavedModel.FromString(file.read())
-        except DecodeError:
-            return "saved_model.pb is damaged"
-    elif _has_content(f"{folder}/saved_model.pbtxt"):
-        saved_model = None
-    else:
-        return "saved_model.pb is missing or empty"
-    for meta_graph in saved_model.meta_graphs if saved_model else ():
+    if not (_has_content(f"{folder}/{_SAVED_MODEL}") or _has_content(f"{folder}/{_SAVED_MODEL_TEXT}")):
+        return f"{_SAVED_MODEL} is missing or empty"
+    try:
+        saved_model = _read_saved_model(folder)
+    except (DecodeError, text_format.ParseError, UnicodeDecodeError, RecursionError):
+        return f"{_SAVED_MODEL if _has_content(f'{folder}/{_SAVED_MODEL}') else _SAVED_MODEL_TEXT} is damaged"
+    for meta_graph in saved_model.meta_graphs:
         for asset in meta_graph.asset_file_def:
             if not tf.io.gfile.exists(f"{folder}/assets/{asset.filename}"):
                 return f"assets/{asset.filename} is missing"
     if tf.io.gfile.isdir(f"{folder}/variables"):
         return _variables_damage(folder, thorough)
-    return "the folder variables is missing" if saved_model and _has_variables(saved_model) else ""
+    return "the folder variables is missing" if _has_variables(saved_model) else ""
+
+
+def _read_saved_model(folder: str) -> saved_model_pb2.SavedModel:
+    """What TensorFlow will load, read as its loader does.
+
+    Raises:
+      DecodeError, text_format.ParseError, UnicodeDecodeError, RecursionError: it is damaged.
+    """
+    if _has_content(f"{folder}/{_SAVED_MODEL}"):
+        with tf.io.gfile.GFile(f"{folder}/{_SAVED_MODEL}", "rb") as file:
+            return saved_model_pb2.SavedModel.FromString(file.read())
+    with tf.io.gfile.GFile(f"{folder}/{_SAVED_MODEL_TEXT}", "rb") as file:
+        return text_format.Parse(file.read().decode(), saved_model_pb2.SavedModel())
 
 
 def _variables_damage(folder: str, thorough: bool) -> str:

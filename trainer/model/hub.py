@@ -33,7 +33,18 @@ _BATCH_NORM_MOMENTUM = 0.99
 """For modules that demand `batch_norm_momentum`; where it has a default, the publisher's is kept. The common default
 of TensorFlow Hub's image modules."""
 
-_LOAD_ERRORS = (OSError, ValueError, RuntimeError, IndexError, DecodeError, tf.errors.OpError)
+_LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    DecodeError,
+    tf.errors.OpError,
+)
+"""What `tf.saved_model.load` raises for a damaged module: it believes what it reads."""
 
 
 @dataclass(frozen=True, eq=False)
