@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from trainer.startup import import_tensorflow_quietly
 
 UNUSED = (
     "google.auth",
@@ -47,3 +52,12 @@ def test_the_sample_run_imports_only_what_it_uses(tmp_path: Path) -> None:
     assert "trainer.training.loop" in imported and (tmp_path / "run/metrics.jsonl").exists()
     too_many = [name for name in imported if any(f"{name}.".startswith(f"{unused}.") for unused in UNUSED)]
     assert not too_many
+
+
+def test_gs_has_deadlines_and_the_users_own_ones_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"GCS_RETRY_CONFIG_MAX_RETRIES": "2"}
+    monkeypatch.setattr(os, "environ", settings)
+    import_tensorflow_quietly()
+    assert settings["GCS_RETRY_CONFIG_MAX_RETRIES"] == "2" and settings["GCS_STAT_CACHE_MAX_AGE"] == "0"
+    deadlines = [int(value) for name, value in settings.items() if name.endswith("_TIMEOUT_SECS")]
+    assert len(deadlines) == 4 and max(deadlines) <= 600

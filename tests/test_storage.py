@@ -176,6 +176,34 @@ class TestTrees:
         assert run.read_text("export/variables/data") == "7"
         assert run.list() == ["export"]
 
+    def test_what_was_not_found_for_once_is_deleted_all_the_same(
+        self, remote: RunDirectory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """TensorFlow says so too of a folder on gs:// whose server did not answer."""
+        remote.write_text("a/b", "x")
+        rmtree, calls = tf.io.gfile.rmtree, []
+
+        def not_found_at_first(path: str) -> None:
+            calls.append(path)
+            if len(calls) == 1:
+                raise tf.errors.NotFoundError(None, None, f"{path} doesn't exist or not a directory.")
+            rmtree(path)
+
+        monkeypatch.setattr(tf.io.gfile, "rmtree", not_found_at_first)
+        remote.delete_tree("a")
+        assert not remote.exists("a") and len(calls) == 2
+
+    def test_what_is_never_found_ends_with_the_error(
+        self, remote: RunDirectory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def never_found(path: str) -> None:
+            raise tf.errors.NotFoundError(None, None, "x")
+
+        remote.write_text("a/b", "x")
+        monkeypatch.setattr(tf.io.gfile, "rmtree", never_found)
+        with pytest.raises(tf.errors.NotFoundError):
+            remote.delete_tree("a")
+
     def test_local_staging_can_be_published_to_a_remote_place(self, remote: RunDirectory, tmp_path: Path) -> None:
         (tmp_path / "s" / "deep").mkdir(parents=True)
         (tmp_path / "s" / "deep" / "a").write_text("x")
