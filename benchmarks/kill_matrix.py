@@ -194,7 +194,9 @@ class Matrix:
         """Whether it is a checkpoint within an epoch, and one of the two runs just did not write it."""
         within = re.fullmatch(r"checkpoints/step-(\d+)\.safetensors", name)
         ends = json.loads(self._expected["status.json steps_total"]) // EPOCHS
-        return bool(within) and int(within[1]) % ends != 0 and not (name in left and name in self._expected)
+        if within is None or int(within[1]) % ends == 0:
+            return False
+        return not (name in left and name in self._expected)
 
     def _start(self, run: str, *killer: str) -> subprocess.CompletedProcess[str]:
         flags = [f"--run_dir={self._place.folder(run)}", f"--feature_cache={self._place.folder(run + '-features')}"]

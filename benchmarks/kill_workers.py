@@ -35,7 +35,7 @@ from trainer.startup import import_tensorflow_quietly
 ROOT = Path(__file__).resolve().parents[1]
 
 TRAINER_FLAGS = ["--data=digits", "--epochs=4", "--steps_per_loop=1", "--augment=crop", "--dropout=0.3"]
-"""A status after every step, so that the step of the kill is known; randomness that a resumed run must repeat."""
+"""A status several times a second, so that the step of the kill is known; randomness that a resumed run must repeat."""
 
 MAX_RESTARTS = 3
 

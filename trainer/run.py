@@ -113,9 +113,10 @@ def execute(
             decoded = decode_all(prepared.source, built.model.image_input, console.note)
             prepared = dataclasses.replace(prepared, source=decoded)
         status = _first_status(prepared, run, data_fingerprint, progress, best)
-        session = Session(
-            prepared, built, progress, best, run, status, stopwatch, console, stop or StopRequest(), lease
-        )
+        # As the chief sees it: when another worker looks, status.json may tell of this start already.
+        first_start = bool(cluster.gather(np.array([len(status.attempts)]))[0, 0] == 1)
+        stop = stop or StopRequest()
+        session = Session(prepared, built, progress, best, run, status, stopwatch, console, stop, first_start, lease)
         if session.is_chief:
             if lease:
                 begin_writing(lease, run)

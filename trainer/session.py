@@ -31,6 +31,7 @@ class Session:
       stopwatch: where the time goes.
       console: the person's view.
       stop: whether the run is to stop for now.
+      first_start: whether the run was never started before; all workers say the same.
       lease: of the run directory; None in a process that does not write there, or alone knows of it.
     """
 
@@ -43,6 +44,7 @@ class Session:
     stopwatch: Stopwatch
     console: Console
     stop: StopRequest
+    first_start: bool
     lease: Lease | None = None
 
     @property

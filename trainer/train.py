@@ -75,6 +75,7 @@ def train(session: Session, evaluator: Evaluator, features: RunFeatures | None) 
         outlook = _RunOutlook(session.stop, background)
         stopped = loop.run(progress, stops, prepared.config.steps_per_loop, actions, outlook)
     if stopped:
+        prepared.cluster.barrier()  # A worker that left earlier would look like one that was lost.
         raise Preempted(session.stop.reason or "another worker was asked to stop")
     return save.best.step if save.best else progress.step
 
@@ -134,7 +135,7 @@ def _save_checkpoint(session: Session, records: Records) -> SaveCheckpoint:
 
 def _faults(session: Session) -> InjectFaults:
     """Each happens once, however often the run starts again: otherwise it would never get past one."""
-    faults = session.prepared.config.faults if len(session.status.attempts) == 1 else []
+    faults = session.prepared.config.faults if session.first_start else []
     return InjectFaults(faults, session.prepared.cluster, session.built.model)
 
 
