@@ -71,8 +71,7 @@ def _not_finite(what: str, store: CheckpointStore) -> UserError:
 
 
 _STATUS_SECONDS, _REMOTE_STATUS_SECONDS = 0.2, 1.0
-"""Between two statuses, at least. Cloud Storage takes one write a second of the same object (its documentation of quotas,
-2026-11)."""
+"""Between two statuses, at least. Cloud Storage takes one write a second of the same object (its quotas, 2026-11)."""
 
 _ALIGNMENT = 64
 """Steps. A processor computes vectors in packets of up to so many numbers, and what is left over one by one."""
