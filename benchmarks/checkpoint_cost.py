@@ -2,10 +2,10 @@
 
     python benchmarks/checkpoint_cost.py --rounds=9
 
-Runs of the same steps take turns: without checkpoints but those at the ends of the epochs, and with one every ten steps,
-all of which are written (keeping the two newest), to a local disk. Only the loop is timed, with all that happens at its
-boundaries. Each round gives a ratio of two runs side by side; printed are the median and the range of the ratios, and
-how many of the checkpoints that were due came about: one that is due while another is being written is left out.
+Runs of the same steps take turns: without checkpoints but those at the ends of the epochs, and with one every ten
+steps to a local disk, the two newest being kept. Only the loop is timed, with all that happens at its boundaries. Each
+round gives a ratio of two runs side by side; printed are the median and the range of the ratios, and how many of the
+checkpoints that were due came about: one that is due while another is being written is left out.
 """
 
 from __future__ import annotations
