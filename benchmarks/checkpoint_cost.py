@@ -45,8 +45,8 @@ class Times:
             self.seconds = time.perf_counter() - start
             return stopped
 
-        def counted_save(store: CheckpointStore, checkpoint: Checkpoint) -> None:
-            save(store, checkpoint)
+        def counted_save(store: CheckpointStore, checkpoint: Checkpoint, *, settled: bool = True) -> None:
+            save(store, checkpoint, settled=settled)
             self.written += 1
 
         TrainLoop.run = timed_run  # type: ignore[method-assign]

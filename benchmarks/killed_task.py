@@ -94,10 +94,10 @@ def report_phases(phases: Phases) -> None:
         with measure(stopwatch, phase), phases.within(phase):
             yield
 
-    def told_write(run: RunDirectory, name: str, *content: bytes | memoryview) -> None:
+    def told_write(run: RunDirectory, name: str, *content: bytes | memoryview, synced: bool = True) -> None:
         known = next((phase for start, phase in WRITTEN.items() if name.startswith(start)), "write another file")
         with phases.within("write features" if name.endswith(".features") else known):
-            write(run, name, *content)
+            write(run, name, *content, synced=synced)
 
     def told_append(run: RunDirectory, name: str, text: str) -> None:
         with phases.within("write metrics"):

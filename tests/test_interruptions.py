@@ -113,9 +113,9 @@ def test_checkpoints_every_so_many_steps(undisturbed: Path, tmp_path: Path, monk
     saved: list[int] = []
     save = CheckpointStore.save
 
-    def note_and_save(store: CheckpointStore, checkpoint: Checkpoint) -> None:
+    def note_and_save(store: CheckpointStore, checkpoint: Checkpoint, *, settled: bool = True) -> None:
         saved.append(checkpoint.position.step)
-        save(store, checkpoint)
+        save(store, checkpoint, settled=settled)
 
     with monkeypatch.context() as patched:
         crash_after(44, patched)
@@ -150,7 +150,7 @@ class SaveTimes:
     def __init__(self) -> None:
         self.steps: list[int] = []
         state = SimpleNamespace(snapshot=dict, frozen_fingerprint="")
-        store = SimpleNamespace(save=lambda new: self.steps.append(new.position.step))
+        store = SimpleNamespace(save=lambda new, settled: self.steps.append(new.position.step))
         self.background = BackgroundWriter()
         writer = SimpleNamespace(pending=lambda: lambda: None)
         records = Records(cast(Any, store), cast(Any, writer), self.background)

@@ -110,10 +110,11 @@ class RunDirectory:
         """Writes a whole file as UTF-8; see `write_bytes`."""
         self.write_bytes(name, text.encode())
 
-    def write_bytes(self, name: str, *content: bytes | memoryview) -> None:
+    def write_bytes(self, name: str, *content: bytes | memoryview, synced: bool = True) -> None:
         """Writes a whole file, from one or more parts; folders on the way are made.
 
-        The file has its complete old content or its complete new one, even if the machine stops halfway.
+        The file has its complete old content or its complete new one, even if the machine stops halfway; without
+        `synced`, if the process stops: a machine that loses its power may leave it damaged.
 
         Raises:
           UserError: the disk is full, or the place cannot be written; the old content is still there.
@@ -126,7 +127,7 @@ class RunDirectory:
                         file.write(bytes(part))
             else:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                _replace_file(path, content)
+                _replace_file(path, content, synced)
 
     def append_text(self, name: str, text: str) -> None:
         """Adds to the end of a file, as UTF-8; file and folders are made if they are not there.
@@ -237,20 +238,22 @@ def _beside(path: str, kind: str) -> str:
     return os.path.join(folder, f"{_temporary_prefix(name, kind)}{secrets.token_hex(4)}")
 
 
-def _replace_file(path: str, content: Sequence[bytes | memoryview]) -> None:
+def _replace_file(path: str, content: Sequence[bytes | memoryview], synced: bool) -> None:
     temporary = _beside(path, "tmp")
     try:
         with open(temporary, "xb") as file:
             for part in content:
                 file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         if os.path.lexists(temporary):
             os.remove(temporary)
         raise
-    _sync_folder(os.path.dirname(path))
+    if synced:
+        _sync_folder(os.path.dirname(path))
 
 
 def _append(path: str, content: bytes) -> None:

@@ -133,12 +133,12 @@ def test_nothing_is_deleted_before_the_new_one_was_read_back(
     store.save(checkpoint(10))
     write = RunDirectory.write_bytes
 
-    def write_a_wrong_byte(self: RunDirectory, name: str, *parts: bytes) -> None:
+    def write_a_wrong_byte(self: RunDirectory, name: str, *parts: bytes, synced: bool) -> None:
         write(self, name, *parts[:-1], b"\xff" * len(parts[-1]))
 
     with monkeypatch.context() as patched:
         patched.setattr(RunDirectory, "write_bytes", write_a_wrong_byte)
-        with pytest.raises(DamagedCheckpointError, match=r"step-00000020\.safetensors is damaged \(its bytes do not"):
+        with pytest.raises(DamagedCheckpointError, match=r"step-00000020\.safetensors is not what was written there"):
             store.save(checkpoint(20))
     assert store.load(10).position.step == 10
     store.save(checkpoint(20))
@@ -185,3 +185,14 @@ def test_where_all_are_damaged_nothing_is_begun_anew(run: RunDirectory) -> None:
         damage(run, step)
     with pytest.raises(DamagedCheckpointError, match=r"step-00000010.* and there is none before it: put back a copy"):
         store.newest(lambda _: None)
+
+
+def test_checkpoints_that_come_fast_are_cleared_away_by_one_that_is_settled(run: RunDirectory) -> None:
+    store = CheckpointStore(run)
+    for step in (10, 20, 30):
+        store.save(checkpoint(step), settled=step == 10)
+    assert store.steps() == [10, 20, 30]
+    newest = store.newest(pytest.fail)
+    assert newest and newest.position.step == 30
+    store.save(checkpoint(40))
+    assert store.steps() == [40]

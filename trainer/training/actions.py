@@ -156,6 +156,9 @@ class Records:
 CHECKPOINT_JOB = "checkpoint"
 """The kind of job in the background that writes a checkpoint."""
 
+_SETTLING_SECONDS = 1.0
+"""Checkpoints that come faster are brought to the disk, read back and cleared away once in so long."""
+
 _METRICS_JOB, _STATUS_JOB = "metrics", "status"
 
 
@@ -192,6 +195,7 @@ class SaveCheckpoint:
         self.best = best
         self._stopwatch = stopwatch
         self._last_time: float | None = None
+        self._last_settled = -math.inf
 
     def __call__(self, boundary: Boundary) -> None:
         """Saves where it is time.
@@ -209,10 +213,12 @@ class SaveCheckpoint:
         with self._stopwatch.measure("checkpoint"):
             snapshot = self._state.snapshot()
             if self._records.is_chief:
-                if boundary.epoch_ended or boundary.stops:
-                    # One more at most is in memory than is being written.
+                ends = boundary.epoch_ended or boundary.stops
+                if ends:  # One more at most is in memory than is being written.
                     self._records.background.wait_for(CHECKPOINT_JOB)
-                self._hand_over(self._position(progress), snapshot)
+                settled = ends or boundary.now - self._last_settled >= _SETTLING_SECONDS
+                self._last_settled = boundary.now if settled else self._last_settled
+                self._hand_over(self._position(progress), snapshot, settled)
 
     def _is_time(self, boundary: Boundary) -> bool:
         """Every worker comes to the same answer."""
@@ -240,13 +246,13 @@ class SaveCheckpoint:
             frozen_fingerprint=self._state.frozen_fingerprint,
         )
 
-    def _hand_over(self, position: Position, snapshot: Mapping[str, tf.Tensor]) -> None:
+    def _hand_over(self, position: Position, snapshot: Mapping[str, tf.Tensor], settled: bool) -> None:
         store, background = self._records.store, self._records.background
 
         def write() -> None:
             checkpoint = Checkpoint(position, {name: tensor.numpy() for name, tensor in snapshot.items()})
             check_finite(checkpoint, store)
-            store.save(checkpoint)
+            store.save(checkpoint, settled=settled)
 
         background.append(_METRICS_JOB, self._records.writer.pending())
         background.append(CHECKPOINT_JOB, write)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -184,24 +184,42 @@ class CheckpointStore:
             )
         self.load(best)
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Writes a checkpoint, reads it back, and deletes those that are no longer needed.
+    def save(self, checkpoint: Checkpoint, *, settled: bool = True) -> None:
+        """Writes a checkpoint; normally brings it to the disk, reads it back, and deletes those no longer needed.
+
+        Args:
+          checkpoint: to write.
+          settled: False leaves the rest to the next one: a killed process finds it all the same, and after a loss of
+            power it may be damaged, which is noticed.
 
         Raises:
           DamagedCheckpointError: what was read back is not what was written; earlier checkpoints are untouched.
           UserError: the disk is full or the place cannot be written; earlier checkpoints are untouched.
         """
-        position = checkpoint.position
-        self._run.write_bytes(
-            f"{FOLDER}/{_name(position.step)}", *encode(checkpoint.tensors, {_POSITION: position.to_json()})
-        )
-        self.load(position.step)
+        position, name = checkpoint.position, _name(checkpoint.position.step)
+        parts = encode(checkpoint.tensors, {_POSITION: position.to_json()})
+        self._run.write_bytes(f"{FOLDER}/{name}", *parts, synced=settled)
+        if not settled:
+            return
+        if not _is_made_of(self._run.read_bytes(FOLDER, name), parts):
+            place = self._run.join(FOLDER, name)
+            raise DamagedCheckpointError(f"{place} is not what was written there: the disk or the memory is failing.")
         steps = self.steps()
         # Later ones are of a run that went on from an earlier checkpoint because they were damaged.
         newest = [step for step in steps if step <= position.step][-self._keep :]
         for step in steps:
             if step not in newest and step != position.best_step:
                 self._run.delete_tree(FOLDER, _name(step))
+
+
+def _is_made_of(content: bytes, parts: Sequence[bytes | memoryview]) -> bool:
+    """Whether bytes are these parts, one behind the other."""
+    end = 0
+    for part in parts:
+        begin, end = end, end + len(part)
+        if content[begin:end] != bytes(part):
+            return False
+    return end == len(content)
 
 
 def _name(step: int) -> str:
