@@ -32,7 +32,7 @@ with serving(certificate) as server:
     server.bucket("flowers")
     with open_writers(RunDirectory("gs://flowers/run"), resumed_step=0) as writer:
         writer.write("train", 1, epoch=0, values={"loss": 1.0})
-        writer.flush()
+        writer.pending()()
     print(sum("tfevents" in name and len(content) > 0 for name, content in server.bucket("flowers").contents.items()))
 """
 

@@ -20,14 +20,15 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "nonsense": lambda file: file.write_bytes(b"\xff\xfe{[" * 20),
 }
 
-FILES = (
-    "config.json",
-    "status.json",
-    "metrics.jsonl",
-    "newest/position.json",
-    "newest/variables.index",
-    "newest/variables.data-00000-of-00001",
-)
-"""Of a run directory; "newest" is the newest checkpoint."""
+FILES = ("config.json", "status.json", "metrics.jsonl", "newest checkpoint", "one before", "all checkpoints")
+"""What is damaged in a run directory that has two checkpoints."""
+
+
+def files(folder: Path, name: str) -> list[Path]:
+    """The files of a run directory that one of `FILES` means."""
+    before, newest = sorted((folder / "checkpoints").iterdir())
+    checkpoints = {"newest checkpoint": [newest], "one before": [before], "all checkpoints": [before, newest]}
+    return checkpoints.get(name, [folder / name])
+
 
 COUNT = len(DAMAGE) * len(FILES)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile_run_directories import DAMAGE, FILES
+from hostile_run_directories import DAMAGE, FILES, files
 from runs import pretend_to_export
 
 from trainer import run
@@ -52,9 +52,8 @@ def test_the_run_goes_on_to_the_same_result_or_says_what_is_wrong(
 ) -> None:
     folder = tmp_path / "r"
     shutil.copytree(interrupted, folder)
-    newest = sorted((folder / "checkpoints").iterdir())[-1]
-    file = newest / name.removeprefix("newest/") if name.startswith("newest/") else folder / name
-    DAMAGE[damage](file)
+    for file in files(folder, name):
+        DAMAGE[damage](file)
     try:
         code = run.execute(config_of(folder), quiet=True)
     except UserError as error:

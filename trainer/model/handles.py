@@ -183,7 +183,8 @@ def _opened(address: str) -> Any:
         parts = urllib.parse.urlsplit(address)
         query = [*urllib.parse.parse_qsl(parts.query), ("tf-hub-format", "compressed")]
         address = urllib.parse.urlunsplit(parts._replace(query=urllib.parse.urlencode(query)))
-    return urllib.request.urlopen(address, timeout=_SILENCE_TIMEOUT)
+    # Not urlopen: that keeps the proxy that there was when it was called first.
+    return urllib.request.build_opener().open(address, timeout=_SILENCE_TIMEOUT)
 
 
 def _cached_name(address: str) -> str:
