@@ -99,7 +99,7 @@ KINDS = [
     Kind("410 of an upload", 410, match="^PUT .*upload_id"),
     Kind("slow answer", "slow", seconds=0.5),
     Kind("no answer", "slow", seconds=SILENCE_SECONDS),
-    Kind("a byte changed", "damaged", match=f"^GET /{BUCKET}/.*variables", sentence=DAMAGED),
+    Kind("a byte changed", "damaged", match=f"^GET /{BUCKET}/.*safetensors", sentence=DAMAGED),
     Kind("401", 401, sentence=EXPIRED),
     Kind("403", 403, sentence=PERMISSION),
     Kind("503 for good", 503, for_good=True, sentence=NO_ANSWER),

@@ -25,6 +25,9 @@ SUFFIX = ".safetensors"
 
 _POSITION = "position"
 
+_LOOKS = 2
+"""How often a checkpoint that was just written is read before it is called damaged."""
+
 
 @dataclass(frozen=True)
 class Best:
@@ -137,7 +140,7 @@ class CheckpointStore:
         """
         place = self._run.join(FOLDER, _name(step))
         try:
-            tensors, metadata = decode(self._run.read_bytes(FOLDER, _name(step)))
+            tensors, metadata = self._decoded(step)
             position = Position.from_json(metadata[_POSITION])
             if position.step != step:
                 raise DamagedFileError(f"it is of step {position.step}")
@@ -146,6 +149,17 @@ class CheckpointStore:
                 f"The checkpoint {place} is damaged ({error}): put back a copy of it, or give another --run_dir."
             ) from None
         return Checkpoint(position, tensors, place)
+
+    def _decoded(self, step: int) -> tuple[Tensors, dict[str, str]]:
+        """What a file holds; it is read once more where it seems damaged, as by a fault on the way from a bucket.
+
+        Raises:
+          DamagedFileError: it was the same the second time.
+        """
+        try:
+            return decode(self._run.read_bytes(FOLDER, _name(step)))
+        except DamagedFileError:
+            return decode(self._run.read_bytes(FOLDER, _name(step)))
 
     def newest(self, report: Callable[[str], None]) -> Checkpoint | None:
         """The newest checkpoint that a run can go on from, as it would have without a pause.
@@ -201,9 +215,11 @@ class CheckpointStore:
         self._run.write_bytes(f"{FOLDER}/{name}", *parts, synced=settled)
         if not settled:
             return
-        if not _is_made_of(self._run.read_bytes(FOLDER, name), parts):
+        if not any(_is_made_of(self._run.read_bytes(FOLDER, name), parts) for _ in range(_LOOKS)):
             place = self._run.join(FOLDER, name)
-            raise DamagedCheckpointError(f"{place} is not what was written there: the disk or the memory is failing.")
+            raise DamagedCheckpointError(
+                f"{place} is not what was written there: its disk, or what lies between, is failing; start again."
+            )
         steps = self.steps()
         # Later ones are of a run that went on from an earlier checkpoint because they were damaged.
         newest = [step for step in steps if step <= position.step][-self._keep :]
