@@ -246,3 +246,19 @@ def test_init_from_takes_what_fits_and_says_what_does_not(
         np.testing.assert_allclose(found[f"model/{name}"], weights(best)[name], rtol=0, atol=1e-8, err_msg=name)
     with pytest.raises(UserError, match=f"--init_from={tmp_path} has no checkpoint"):
         run.execute(config.model_copy(update={"init_from": str(tmp_path), "run_dir": str(tmp_path / "s")}), quiet=True)
+
+
+def test_another_number_of_replicas_goes_on_to_the_same_end(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Config(**TINY, run_dir=str(tmp_path / "r"), steps_per_loop=7)
+    with monkeypatch.context() as patched:
+        stop = StopAt(10, patched)
+        assert run.execute(one, quiet=True, stop=stop.request) == EXIT_PREEMPTED
+    two = one.model_copy(update={"strategy": "mirrored", "virtual_devices": 2})
+    assert run.execute(two, quiet=True) == EXIT_DONE
+    found, expected = variables_of(tmp_path / "r"), variables_of(undisturbed)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-5, err_msg=name)
+    assert differences(expected, found), "it is not the bits that are the same here"

@@ -93,9 +93,7 @@ def execute(
             console.entry("devices", cluster.description)
             console = Console(quiet=True)  # The chief tells the rest.
         prepared = prepare(config, cluster, console)
-        _check_apart(run.path, "--run_dir", prepared.source)
-        if config.keeps_features and config.feature_cache != "auto":
-            _check_apart(RunDirectory(config.feature_cache, "--feature_cache").path, "--feature_cache", prepared.source)
+        _check_places(config, run, prepared.source)
         data_fingerprint = prepared.source.fingerprint()
         start = choose_start(config, run, data_fingerprint, console.warning)
         if start.finished and (run.exists(EXPORT_FOLDER) or not config.export):
@@ -109,21 +107,31 @@ def execute(
             list_variables(built, console)
             describe(prepared, built, progress, console)
             return EXIT_DONE
-        if config.cache_decoded and not config.keeps_features:
-            decoded = decode_all(prepared.source, built.model.image_input, console.note)
-            prepared = dataclasses.replace(prepared, source=decoded)
+        prepared = _with_decoded_images(prepared, built, console)
         status = _first_status(prepared, run, data_fingerprint, progress, best)
         # As the chief sees it: when another worker looks, status.json may tell of this start already.
         first_start = bool(cluster.gather(np.array([len(status.attempts)]))[0, 0] == 1)
         stop = stop or StopRequest()
         session = Session(prepared, built, progress, best, run, status, stopwatch, console, stop, first_start, lease)
-        if session.is_chief:
-            if lease:
-                begin_writing(lease, run)
-            run.write_text(CONFIG_FILE, config.to_json())
-            status.write(run)
-        check_shared(cluster, run, CONFIG_FILE)
+        _begin(session)
     return _carry_out(session)
+
+
+def _with_decoded_images(prepared: Prepared, built: Built, console: Console) -> Prepared:
+    """The same with the images in memory, where `--cache_decoded` asks for it and they will be looked at."""
+    if not prepared.config.cache_decoded or prepared.config.keeps_features:
+        return prepared
+    return dataclasses.replace(prepared, source=decode_all(prepared.source, built.model.image_input, console.note))
+
+
+def _begin(session: Session) -> None:
+    """Writes the first things into the run directory, and makes sure that every worker sees them."""
+    if session.is_chief:
+        if session.lease:
+            begin_writing(session.lease, session.run)
+        session.run.write_text(CONFIG_FILE, session.prepared.config.to_json())
+        session.status.write(session.run)
+    check_shared(session.prepared.cluster, session.run, CONFIG_FILE)
 
 
 def _first_status(
@@ -247,6 +255,13 @@ def _restore(start: Start, prepared: Prepared, built: Built) -> tuple[Progress, 
     progress = Progress(position.step, position.epoch, position.validation, dict(position.sums), position.counted)
     # Only this run's own checkpoints can be its best: another run's may have been chosen by other images.
     return progress, position.best if start.own else None
+
+
+def _check_places(config: Config, run: RunDirectory, source: Source) -> None:
+    """Refuses to write among the images."""
+    _check_apart(run.path, "--run_dir", source)
+    if config.keeps_features and config.feature_cache != "auto":
+        _check_apart(RunDirectory(config.feature_cache, "--feature_cache").path, "--feature_cache", source)
 
 
 def _check_apart(folder: str, flag: str, source: Source) -> None:
