@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from typing import IO, TextIO
 
-from trainer.terminal import printable
+from trainer.terminal import discard, printable
 
 LONGEST_LINE = 2**16
 """Characters; what is longer is shown in pieces, so that a worker that never ends its line fills no memory."""
@@ -97,7 +97,7 @@ class Printer:
             self._stream.flush()
         except OSError:
             self._broken = True
-            _discard(self._stream)
+            discard(self._stream)
 
 
 class Console:
@@ -173,10 +173,3 @@ def _last_state(line: str) -> str:
     """What carriage returns leave of a line: the part behind the last one that something follows."""
     start = line.rfind("\r", 0, len(line.rstrip("\r")))
     return line[start + 1 :]
-
-
-def _discard(stream: TextIO) -> None:
-    """Lets what the stream still holds vanish, so that nothing fails when the program ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)

@@ -48,9 +48,9 @@ def export_model(model: Classifier, class_names: Sequence[str], images: Sequence
       ParityError: the reloaded model differs by more than `PARITY_TOLERANCE`; nothing was published.
       UserError: the place cannot be written.
     """
-    staging = run.staging(FOLDER)
-    feature_vector = f"{staging}/{FEATURE_VECTOR}"
     with FreshProcess() as fresh, reading_or_writing(run.path):
+        staging = run.staging(FOLDER)
+        feature_vector = f"{staging}/{FEATURE_VECTOR}"
         try:
             probe = _probe(model, images)
             _save_classifier(model, class_names, staging)

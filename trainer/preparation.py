@@ -166,7 +166,7 @@ def features_once(prepared: Prepared, model: Classifier, console: Console) -> Ru
     )
     splits = prepared.splits
     features = once(prepared.train, np.union1d(splits.validation, splits.test))
-    console.work_done()
+    console.close()
     console.entry("features", features.summary)
     return features
 

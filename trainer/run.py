@@ -33,7 +33,6 @@ from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
 from trainer.export import FOLDER as EXPORT_FOLDER
 from trainer.export import export_model
 from trainer.lease import Lease
-from trainer.model.endpoint import first_line
 from trainer.preparation import Built, Prepared, build, features_once, prepare, publishable
 from trainer.records.console import Console
 from trainer.records.goodput import Attempt, Stopwatch
@@ -50,6 +49,7 @@ from trainer.training.loop import Progress
 from trainer.training.resume import CONFIG_FILE, Start, choose_start
 from trainer.training.state import TrainingState, restore_weights
 from trainer.watch import watch
+from trainer.wording import first_line
 
 PROBE_IMAGES = 8
 """How many images the parity gate asks about."""

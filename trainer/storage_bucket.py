@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 from trainer.errors import UserError
+from trainer.wording import first_line
 
 PAGE_OBJECTS = 1000
 """Objects in a page of a listing: the most that Cloud Storage gives (2026)."""
@@ -267,17 +268,17 @@ def _saying_what_is_wrong(place: str, missing: str, access: _Access) -> Iterator
         raise UserError(missing) from None
     except (exceptions.Forbidden, exceptions.Unauthorized) as error:
         raise UserError(
-            f"No permission for {place} ({_first_line(error)}): log in with an account that may {access.rights} the "
+            f"No permission for {place} ({first_line(error)}): log in with an account that may {access.rights} the "
             "objects there, as with gcloud auth application-default login."
         ) from None
     except GoogleAuthError as error:
         raise UserError(
-            f"The credentials for {place} cannot be used ({_first_line(error)}): log in anew, as with gcloud auth "
+            f"The credentials for {place} cannot be used ({first_line(error)}): log in anew, as with gcloud auth "
             "application-default login."
         ) from None
     except (exceptions.GoogleAPIError, requests.RequestException) as error:
         cause = error.__cause__ if isinstance(error, exceptions.RetryError) and error.__cause__ else error
-        raise UserError(f"{place} cannot be {access.done} ({_first_line(cause)}): try again later.") from None
+        raise UserError(f"{place} cannot be {access.done} ({first_line(cause)}): try again later.") from None
 
 
 def _client(access: _Access) -> Any:
@@ -301,7 +302,3 @@ def _date(error: Any) -> float:
 
 def _crc32c(encoded: str | None) -> int:
     return int.from_bytes(base64.b64decode(encoded), "big") if encoded else -1
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

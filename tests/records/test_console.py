@@ -244,3 +244,27 @@ class TestTerminal:
         console.progress(epoch=1, epochs=1, step=0, steps_total=9, metrics={}, images_per_second=None)
         console.close()
         assert re.fullmatch(r"epoch 1/1 ━+ 0/9", out.rows()[-1])
+
+
+def test_work_shows_a_bar_on_a_terminal_and_takes_it_away(terminal: Callable[[int], Terminal]) -> None:
+    out = terminal(60)
+    console = Console(out=out, err=out)
+    console.work("features", 30, 120)
+    console.work("features", 60, 120)
+    console.close()
+    console.note("done")
+    assert any(re.fullmatch(r"features .* 60/120", row) for row in out.rows())
+    assert out.rows()[-1] == "done"
+
+
+def test_work_tells_a_log_now_and_then() -> None:
+    clock, out = Clock(), io.StringIO()
+    console = Console(out=out, clock=clock)
+    for done, now in ((10, 5.0), (20, SECONDS_BETWEEN_LINES), (30, SECONDS_BETWEEN_LINES + 1), (40, 25.0)):
+        clock.now = now
+        console.work("features", done, 120)
+    assert out.getvalue() == "features 20 of 120\nfeatures 40 of 120\n"
+    console = Console(quiet=True, out=out, clock=clock)
+    clock.now = 99.0
+    console.work("features", 50, 120)
+    assert "50" not in out.getvalue()

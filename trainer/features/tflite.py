@@ -13,10 +13,10 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.features.extractors import CPU_BATCH, Features, Pixels
-from trainer.model.endpoint import first_line
 from trainer.model.hub import HubModule
 from trainer.startup import standard_error_held_back
 from trainer.storage import RunDirectory
+from trainer.wording import first_line
 
 _FILE = "module.tflite"
 _CHECKSUM_BYTES = 32

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from trainer.errors import UserError
 from trainer.model.handles import saved_model_inside_hint
+from trainer.wording import first_line
 
 _OUTPUTS = ("default", "feature_vector", "features")
 """Names of an output that is the feature vector, by the conventions of TensorFlow Hub."""
@@ -188,9 +189,3 @@ def shown(structure: Any) -> str:
     if axes and axes[0] == "any":
         axes[0] = "batch"
     return f"{structure.dtype.name} [{', '.join(axes)}]"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without the graph node that TensorFlow puts first, or its type's name."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"^\{\{.*?\}\} ", "", line)

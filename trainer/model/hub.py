@@ -19,9 +19,10 @@ from google.protobuf.message import DecodeError
 
 from trainer.errors import UserError
 from trainer.model import tf1
-from trainer.model.endpoint import Endpoint, choose_image_size, find_features, first_line, image_spec, shown
+from trainer.model.endpoint import Endpoint, choose_image_size, find_features, image_spec, shown
 from trainer.model.handles import saved_model_inside_hint
 from trainer.storage import is_pattern
+from trainer.wording import first_line
 
 Kind = Literal["reusable", "signature", "tf1"]
 

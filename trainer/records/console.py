@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TextIO
 
-from trainer.terminal import printable
+from trainer.terminal import discard, printable
 
 if TYPE_CHECKING:
     from trainer.records.progress_bar import ProgressBar
@@ -139,10 +139,6 @@ class Console:
             self._last_line = now
             self.entry(title, f"{done} of {total}")
 
-    def work_done(self) -> None:
-        """Takes the bar of `work` away."""
-        self.close()
-
     def epoch_done(
         self, *, epoch: int, epochs: int, train: Mapping[str, float], validation: Mapping[str, float]
     ) -> None:
@@ -155,7 +151,7 @@ class Console:
         self.note(_first_fitting(self._width(), _epoch_lines(title, shown(train), shown(validation))))
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Takes the bar away, as at the end of `work`; the next `progress` or `work` brings it back."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -169,7 +165,7 @@ class Console:
             else:
                 print(text, file=stream, flush=True)
         except OSError as error:
-            _discard(stream)
+            discard(stream)
             if stream is self._out:
                 self._print(self._err, f"warning: Nothing more can be printed ({error.strerror}); all else goes on.")
 
@@ -208,13 +204,6 @@ def _epoch_lines(title: str, train: str, validation: str) -> list[str]:
 
 def _first_fitting(width: int, texts: list[str]) -> str:
     return next((text for text in texts if len(text) <= width), texts[-1])
-
-
-def _discard(stream: TextIO) -> None:
-    """Lets all that is printed from now on vanish, what the stream still holds included."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
 
 
 def _is_terminal(stream: TextIO) -> bool:
