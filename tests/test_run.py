@@ -138,6 +138,16 @@ def test_another_run_can_be_continued_for_more_epochs(tmp_path: Path, no_export:
         run.execute(longer.model_copy(update={"run_dir": str(tmp_path / "x"), "resume": str(tmp_path)}), quiet=True)
 
 
+def test_another_run_can_be_continued_with_longer_epochs(tmp_path: Path, no_export: None) -> None:
+    first = Config(**(TINY | {"batch_size": 256, "epochs": 6}), run_dir=str(tmp_path / "first"))
+    run.execute(first, quiet=True)
+    longer = Config(**(TINY | {"batch_size": 32, "epochs": 2}), run_dir=str(tmp_path / "r"), resume=first.run_dir)
+    assert run.execute(longer, quiet=True) == EXIT_DONE
+    steps_before, status = status_of(tmp_path / "first")["step"], status_of(tmp_path / "r")
+    assert (status["attempts"][0]["from_step"], status["epoch"]) == (steps_before, 2)
+    assert status["step"] == status["steps_total"] > steps_before
+
+
 def test_images_that_changed_since_are_noticed(
     tmp_path: Path, no_export: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -252,9 +252,12 @@ def _restore(start: Start, prepared: Prepared, built: Built) -> tuple[Progress, 
             f"{prepared.steps_total}: give more --epochs."
         )
     TrainingState(built.model, built.optimizer).restore(start.checkpoint)
-    progress = Progress(position.step, position.epoch, position.validation, dict(position.sums), position.counted)
-    # Only this run's own checkpoints can be its best: another run's may have been chosen by other images.
-    return progress, position.best if start.own else None
+    if start.own:
+        progress = Progress(position.step, position.epoch, position.validation, dict(position.sums), position.counted)
+        return progress, position.best
+    # Another run's epochs may have other lengths, and its best may have been chosen by other images.
+    epoch = sum(end <= position.step for end in prepared.epoch_ends)
+    return Progress(position.step, epoch, position.validation), None
 
 
 def _check_places(config: Config, run: RunDirectory, source: Source) -> None:
