@@ -70,22 +70,32 @@ def _not_finite(what: str, store: CheckpointStore) -> UserError:
     return UserError(f"{what}; {kept}. Lower --learning_rate, or give --warmup or --clip_norm.")
 
 
-_STATUS_SECONDS, _REMOTE_STATUS_SECONDS = 0.2, 1.0
+_STATUS_SECONDS, _REMOTE_STATUS_SECONDS = 0.5, 1.0
 """Between two statuses, at least. Cloud Storage takes one write a second of the same object (its quotas, 2026-11)."""
 
-_ALIGNMENT = 64
-"""Steps. A processor computes vectors in packets of up to so many numbers, and what is left over one by one."""
+_BLOCK = 1024
+"""Steps whose rates are computed together. A processor computes vectors in packets, and what is left over one by one,
+so that a cosine of those may differ in the last bit: blocks begin at multiples of their length, however long a call is."""
 
 
-def _rates(schedule: Schedule, steps: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The rates of consecutive steps, ascending from 0 or later.
+class _Rates:
+    """The learning rates of consecutive steps: the same to the last bit, whichever are asked about together."""
 
-    The same step gets the same rate, to the last bit, whichever others are asked about with it: how many those are
-    depends on the clock, and a cosine left over from the packets may differ from one in them.
-    """
-    first, end = int(steps[0]) // _ALIGNMENT * _ALIGNMENT, -(-int(steps[-1] + 1) // _ALIGNMENT) * _ALIGNMENT
-    rates: NDArray[np.float32] = schedule(np.arange(first, end)).numpy()
-    return rates[steps - first]
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._blocks: dict[int, NDArray[np.float32]] = {}
+
+    def __call__(self, steps: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Those of `steps`, ascending from 0 or later."""
+        wanted = range(int(steps[0]) // _BLOCK, int(steps[-1]) // _BLOCK + 1)
+        self._blocks = {block: self._block(block) for block in wanted}
+        return np.concatenate(list(self._blocks.values()))[steps - wanted[0] * _BLOCK]
+
+    def _block(self, block: int) -> NDArray[np.float32]:
+        if block in self._blocks:
+            return self._blocks[block]
+        rates: NDArray[np.float32] = self._schedule(np.arange(block * _BLOCK, (block + 1) * _BLOCK)).numpy()
+        return rates
 
 
 class WriteMetrics:
@@ -94,11 +104,11 @@ class WriteMetrics:
     def __init__(self, writer: MetricWriter, schedule: Schedule) -> None:
         """`schedule` gives the learning rate of a step."""
         self._writer = writer
-        self._schedule = schedule
+        self._rates = _Rates(schedule)
 
     def __call__(self, boundary: Boundary) -> None:
         """Writes the steps since the last boundary."""
-        rates = _rates(self._schedule, boundary.steps - 1)
+        rates = self._rates(boundary.steps - 1)
         values = dict(boundary.values) | {"learning_rate": rates}
         self._writer.write_steps("train", boundary.steps, epoch=boundary.epoch, values=values)
 
@@ -264,7 +274,7 @@ def best_result(best: Best | None) -> BestResult | None:
 
 
 class WriteStatus:
-    """Brings status.json up to date, a few times a second at most."""
+    """Brings status.json up to date, twice a second at most."""
 
     def __init__(
         self,
