@@ -75,7 +75,7 @@ _STATUS_SECONDS, _REMOTE_STATUS_SECONDS = 0.5, 1.0
 
 _BLOCK = 1024
 """Steps whose rates are computed together. A processor computes vectors in packets, and what is left over one by one,
-so that a cosine of those may differ in the last bit: blocks begin at multiples of their length, however long a call is."""
+so that a cosine of those may differ in the last bit: blocks begin at multiples of their length."""
 
 
 class _Rates:
