@@ -183,7 +183,8 @@ def _opened(address: str) -> Any:
         parts = urllib.parse.urlsplit(address)
         query = [*urllib.parse.parse_qsl(parts.query), ("tf-hub-format", "compressed")]
         address = urllib.parse.urlunsplit(parts._replace(query=urllib.parse.urlencode(query)))
-    return urllib.request.urlopen(address, timeout=_SILENCE_TIMEOUT)
+    # An opener of its own, because the shared one keeps the proxies of the environment that it was first used in.
+    return urllib.request.build_opener().open(address, timeout=_SILENCE_TIMEOUT)
 
 
 def _cached_name(address: str) -> str:
