@@ -15,7 +15,7 @@ LEAST = {
     hostile_records: 85,
     hostile_configs: 90,
     hostile_archives: 50,
-    hostile_modules: 17,
+    hostile_modules: 50,
     hostile_run_directories: 30,
     hostile_caches: 40,
 }

@@ -8,6 +8,7 @@ import hostile_modules
 import modules
 import pytest
 from google.protobuf import text_format
+from mutations import flips
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
@@ -30,6 +31,21 @@ def test_the_old_format_is_looked_at_too(where: str, tmp_path: Path) -> None:
     folder = hostile_modules.tf1_that_writes(tmp_path / "m", where)
     with pytest.raises(UserError, match=r"is refused: its graph has WriteFile"):
         resolve(str(folder))
+
+
+def test_a_damaged_graph_is_explained_or_loaded(tmp_path: Path) -> None:
+    """It has no checksum, so a number in it may have become another; but no error comes through as it is."""
+    folder = modules.with_training(tmp_path / "m")
+    file = folder / "saved_model.pb"
+    refused = 0
+    for content in flips(file.read_bytes(), hostile_modules.FLIPS).values():
+        file.write_bytes(content)
+        try:
+            load_module(resolve(str(folder)), str(folder), 0)
+        except UserError as error:
+            assert f"--backbone={folder}" in str(error)
+            refused += 1
+    assert 0 < refused < hostile_modules.FLIPS
 
 
 def test_a_graph_written_as_text_is_looked_at_too(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 
 from trainer.errors import UserError
 from trainer.model import tf1
@@ -33,19 +32,6 @@ names (the second may be a classification there), "serving_default" is everybody
 _BATCH_NORM_MOMENTUM = 0.99
 """For modules that demand `batch_norm_momentum`; where it has a default, the publisher's is kept. The common default
 of TensorFlow Hub's image modules."""
-
-_LOAD_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    DecodeError,
-    tf.errors.OpError,
-)
-"""What `tf.saved_model.load` raises for a damaged module: it believes what it reads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +119,7 @@ def _load(path: str, handle: str) -> Any:
     tags: list[str] | None = [] if tf.io.gfile.exists(f"{path}/tfhub_module.pb") else None
     try:
         return tf.saved_model.load(path, tags=tags)
-    except _LOAD_ERRORS as error:
+    except Exception as error:  # The loader believes what it reads: a damaged file makes it raise whatever it likes.
         way_out = "--repair_hub_cache checks and mends a cached download" if "://" in handle else "take a fresh copy"
         if is_pattern(path):
             way_out = "it takes * ? [ ] \\ in a path for a pattern, so rename the folder"
