@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
-import keras
-
 from trainer.model.groups import Group
-from trainer.preparation import Built, Prepared
+from trainer.preparation import Built, Prepared, parameter_count
 from trainer.records.console import Console
 from trainer.records.status import Status
 from trainer.training.loop import Progress
@@ -40,7 +35,7 @@ def describe(prepared: Prepared, built: Built, progress: Progress, console: Cons
         console.warning(
             f"{counted(len(source.skipped), 'file')} cannot be decoded and will not be used; status.json lists which."
         )
-    trained, total = _parameters(built.optimizer.variables), _parameters(built.model.variables)
+    trained, total = parameter_count(built.optimizer.variables), parameter_count(built.model.variables)
     size = built.model.backbone.image_size
     console.entry("model", f"{config.backbone} at {size} x {size} pixels: {total:,} parameters, {trained:,} trained")
     per_replica = cluster.replica_batch(config.batch_size)
@@ -80,7 +75,3 @@ def say_result(prepared: Prepared, status: Status, console: Console) -> None:
 
 def _scaled(group: Group) -> str:
     return f"{counted(len(group.variables), 'variable')} at {group.rate_scale:g} x"
-
-
-def _parameters(variables: Sequence[keras.Variable]) -> int:
-    return sum(math.prod(variable.shape) for variable in variables)

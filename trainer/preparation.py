@@ -5,9 +5,12 @@ The run itself (`trainer.run`), preflight, the tests and the benchmarks all star
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -192,6 +195,11 @@ def training_input(
         return training_batches(source, train, config, model.image_input, share, first_step, last_step)
 
     return prepared.cluster.distribute(of_one_pipeline)
+
+
+def parameter_count(variables: Sequence[keras.Variable]) -> int:
+    """How many numbers the variables hold."""
+    return sum(math.prod(variable.shape) for variable in variables)
 
 
 def _averages(config: Config, model: Classifier, groups: list[Group]) -> WeightAverages:

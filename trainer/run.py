@@ -33,9 +33,12 @@ from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
 from trainer.export import FOLDER as EXPORT_FOLDER
 from trainer.export import export_model
 from trainer.lease import Lease
+from trainer.material import facts_of, predictions_of, shown_examples
 from trainer.preparation import Built, Prepared, build, features_once, prepare, publishable
 from trainer.records.console import Console
+from trainer.records.examples import write_examples
 from trainer.records.goodput import Attempt, Stopwatch
+from trainer.records.predictions import Split
 from trainer.records.status import Status, TestResult, earlier_attempts
 from trainer.run_dir import begin_writing, check_apart
 from trainer.session import Session
@@ -130,6 +133,7 @@ def _begin(session: Session) -> None:
         if session.lease:
             begin_writing(session.lease, session.run)
         session.run.write_text(CONFIG_FILE, session.prepared.config.to_json())
+        facts_of(session.prepared, session.built).write(session.run)
         session.status.write(session.run)
     check_shared(session.prepared.cluster, session.run, CONFIG_FILE)
 
@@ -203,7 +207,7 @@ def _hides_an_interruption(error: Exception) -> bool:
 
 
 def _tell_the_story(session: Session) -> None:
-    prepared, built, source, splits = session.prepared, session.built, session.prepared.source, session.prepared.splits
+    prepared, built, source = session.prepared, session.built, session.prepared.source
     cluster = prepared.cluster
     with session.stopwatch.measure("startup"):
         describe(prepared, built, session.progress, session.console)
@@ -215,11 +219,7 @@ def _tell_the_story(session: Session) -> None:
         best_step = train(session, evaluator, features)
         cluster.barrier()  # The chief may still be writing the last checkpoint.
         best = session.store.load(best_step)
-        if len(splits.test):
-            with session.stopwatch.measure("evaluate"):
-                restore_weights(best, built.model)
-                test = evaluator(splits.test)
-                session.status.update(test=TestResult(test.accuracy, test.loss, test.examples))
+        _judge(session, evaluator, best)
     if session.is_chief:
         session.check_lease()
         if prepared.config.export:
@@ -231,6 +231,23 @@ def _tell_the_story(session: Session) -> None:
         session.status.write(session.run)
         say_result(prepared, session.status, session.console)
     cluster.barrier()  # A worker that left earlier would look like one that was lost.
+
+
+def _judge(session: Session, evaluator: Evaluator, best: Checkpoint) -> None:
+    """Tests the best checkpoint, on the validation split where no other is held out, and keeps what it said."""
+    source, splits = session.prepared.source, session.prepared.splits
+    split: Split = "test" if len(splits.test) else "validation"
+    indices = splits.test if len(splits.test) else splits.validation
+    if not len(indices):
+        return
+    with session.stopwatch.measure("evaluate"):
+        restore_weights(best, session.built.model)
+        found = evaluator(indices)
+        if split == "test":
+            session.status.update(test=TestResult(found.accuracy, found.loss, found.examples))
+        if session.is_chief:
+            predictions_of(found, source).write(session.run, split)
+            write_examples(session.run, shown_examples(found, source, session.built.model.image_input))
 
 
 def _export(session: Session, checkpoint: Checkpoint) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from trainer.material import predictions_of
 from trainer.preparation import build_step, training_input
 from trainer.records.background import BackgroundWriter
 from trainer.records.worker_states import WorkerStates
@@ -30,6 +31,9 @@ from trainer.training.state import TrainingState
 
 if TYPE_CHECKING:
     from trainer.features.once import RunFeatures
+
+
+_PREDICTIONS_JOB = "predictions"
 
 
 def train(session: Session, evaluator: Evaluator, features: RunFeatures | None) -> int:
@@ -105,6 +109,12 @@ def _actions(
         with built.optimizer.averages.in_place(), detector.watching("a validation"):
             return evaluator(validation)
 
+    def keep(evaluation: Evaluation) -> None:
+        if records.is_chief:
+            records.background.submit(
+                _PREDICTIONS_JOB, lambda: predictions_of(evaluation, prepared.source).write(session.run, "validation")
+            )
+
     def look_around(boundary: Boundary) -> None:
         detector.step = boundary.progress.step
         session.check_lease()
@@ -113,7 +123,7 @@ def _actions(
     yield StopOnNonFinite(records.store)
     yield WriteMetrics(records.writer, built.optimizer.schedule)
     if len(validation):
-        yield Validate(validate, records.writer, session.stopwatch)
+        yield Validate(validate, keep, records.writer, session.stopwatch)
     yield save
     if records.is_chief:
         batch = prepared.config.batch_size

@@ -116,9 +116,23 @@ class WriteMetrics:
 class Validate:
     """Evaluates the validation split at the end of each epoch."""
 
-    def __init__(self, evaluate: Callable[[], Evaluation], writer: MetricWriter, stopwatch: Stopwatch) -> None:
-        """`evaluate` judges the validation split with the weights of the moment."""
+    def __init__(
+        self,
+        evaluate: Callable[[], Evaluation],
+        keep: Callable[[Evaluation], None],
+        writer: MetricWriter,
+        stopwatch: Stopwatch,
+    ) -> None:
+        """Prepares to evaluate.
+
+        Args:
+          evaluate: judges the validation split with the weights of the moment.
+          keep: is given what it said of each example.
+          writer: takes accuracy and loss.
+          stopwatch: whose "evaluate" it counts for.
+        """
         self._evaluate = evaluate
+        self._keep = keep
         self._writer = writer
         self._stopwatch = stopwatch
 
@@ -131,6 +145,7 @@ class Validate:
         progress = boundary.progress
         progress.validation = {"accuracy": evaluation.accuracy, "loss": evaluation.loss}
         self._writer.write("validation", progress.step, epoch=progress.epoch, values=progress.validation)
+        self._keep(evaluation)
 
 
 @dataclass(frozen=True)
