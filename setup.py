@@ -21,6 +21,8 @@ COMMON = [
     "google-cloud-storage>=2.16",
     "google-crc32c>=1.5",
     "importlib-resources>=6",  # tensorflow-datasets 4.9.10 prepares nothing without it, and does not ask for it.
+    "jinja2>=3.1",
+    "matplotlib>=3.8",
     "numpy>=1.26",
     "pydantic>=2.7",
     "rich>=13.7",
@@ -53,6 +55,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["trainer", "trainer.*", "launch", "launch.*"]),
+    package_data={"trainer.report": ["templates/*"]},
     python_requires=">=3.10,<3.13",
     install_requires=requirements(os.environ.get("TRAINER_TENSORFLOW", "default")),
     extras_require={
