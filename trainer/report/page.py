@@ -165,7 +165,7 @@ def _tiles(record: RunRecord) -> list[Tile]:
     goodput = status.get("goodput") or {}
     if goodput.get("total"):
         tiles.append(Tile(_duration(goodput["total"]), "from the command to the end, all starts"))
-        tiles.append(Tile(f"{100 * goodput['share']:.0f} %", "of that time trained"))
+        tiles.append(Tile(f"{100 * goodput['share']:.0f} %", "of that time in training steps"))
     for kind, export in (status.get("exports") or {}).items():
         tiles.append(Tile(f"{export['bytes'] / 2**20:.1f} MiB", f"export {kind}{_accuracy_of(export)}"))
     return tiles
