@@ -230,6 +230,18 @@ def test_faults_happen_at_their_step_on_the_last_worker(kind: str) -> None:
     assert injected(1).steps == [7]
 
 
+def test_several_faults_at_one_step_all_happen_in_their_order() -> None:
+    happened: list[object] = []
+    cluster = cast(Any, SimpleNamespace(worker_index=0, workers=1))
+    faults = [parse_fault(text) for text in ("slow_worker@7:1.5", "preempt@7", "slow_worker@9:2.5")]
+    inject = InjectFaults(faults, cluster, cast(Any, None), signal_self=happened.append, sleep=happened.append)
+    values = {"loss": np.zeros(1), "accuracy": np.zeros(1)}
+    for step in (7, 8, 9):
+        inject(Boundary(Progress(step, 0), 1, np.array([step]), values, 1.0, False, False, False))
+    assert happened == [1.5, signal.SIGTERM, 2.5]
+    assert inject.steps == [7, 9]
+
+
 def test_init_from_takes_what_fits_and_says_what_does_not(
     undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
