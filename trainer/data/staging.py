@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from trainer.data.file_source import FileSource, PathsUnder
 from trainer.data.names import Names
 from trainer.errors import UserError
-from trainer.storage import reading_or_writing
+from trainer.storage import absolute, reading_or_writing
 from trainer.storage_bucket import Bucket, split_address
 
 _FLAG = "--stage_to"
@@ -91,7 +91,7 @@ def staged(source: FileSource, folder: str, report: Callable[[str], None], bucke
         checksums=np.full(count, -1) if source.checksums is None else source.checksums,
         generations=np.zeros(count, np.uint64) if source.listed_versions is None else source.listed_versions,
     )
-    folder = os.path.abspath(os.path.expanduser(folder))
+    folder = absolute(folder)
     return replace(source, paths=PathsUnder(folder, stage(files, folder, report, bucket)))
 
 
