@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from kill_workers import differences, variables_of
+from runs import status_of
 
 from trainer import run
 from trainer.config import Config
@@ -40,11 +40,6 @@ TINY: dict[str, Any] = {
     "export": False,
 }
 """24 steps an epoch."""
-
-
-def status_of(run_dir: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
-    return loaded
 
 
 class StopAt:
