@@ -32,6 +32,7 @@ from trainer.config_values import (
     parse_rate_scale,
 )
 from trainer.errors import UserError
+from trainer.storage_errors import is_remote
 
 DEFAULT_RUNS_FOLDER = "runs"
 """Where runs go that are given no directory."""
@@ -72,7 +73,7 @@ class Config(Fields):
     def _check_staging(self) -> Config:
         if self.stage_to and not (self.data_spec.kind == "folder" and self.data_spec.argument.startswith("gs://")):
             raise ValueError(f"--stage_to={self.stage_to} copies --data=folder:gs://…, and --data is {self.data}")
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", self.stage_to):
+        if is_remote(self.stage_to):
             raise ValueError(f"--stage_to={self.stage_to}: must be a folder of this machine")
         return self
 
