@@ -21,6 +21,7 @@ from pydantic import ValidationError, field_validator, model_validator
 from trainer.config_errors import batch_size_problem, sentence, shown, values_from_json
 from trainer.config_fields import BUILT_IN_BACKBONE, Fields, changes_result
 from trainer.config_values import (
+    AUTO_BATCH_SIZE,
     BALANCED,
     DataSpec,
     Fault,
@@ -173,6 +174,15 @@ class Config(Fields):
     def trains_backbone(self) -> bool:
         """Whether gradients reach the backbone: always for the built-in network, which starts from nothing."""
         return self.train_backbone or not self.uses_hub_module
+
+    @property
+    def finds_batch_size(self) -> bool:
+        """Whether `batch_size` is still to be found (`--batch_size=auto`); no number may be read from it before."""
+        return self.batch_size == AUTO_BATCH_SIZE
+
+    def with_batch_size(self, batch_size: int) -> Config:
+        """The same run with this batch."""
+        return Config.parse(self.model_dump() | {"batch_size": batch_size})
 
     @property
     def peak_learning_rate(self) -> float:
