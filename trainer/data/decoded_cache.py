@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from trainer.data.pipeline import evaluation_batches
 from trainer.data.source import ArraySource, Source
 from trainer.errors import UserError
 from trainer.every_few_seconds import EveryFewSeconds
+from trainer.host_memory import free_memory
 
 _BATCH = 64
 
@@ -85,16 +85,6 @@ def decode_all(
         pixels=pixels,
         original=source,
     )
-
-
-def free_memory() -> int:
-    """Bytes that programs can still have: what Linux calls available; elsewhere, all memory there is."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-        return int(kilobytes) * 1024
-    except (FileNotFoundError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _check_memory(images: int, size: int, free_bytes: int) -> None:
