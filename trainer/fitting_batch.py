@@ -172,7 +172,8 @@ def _findings(search: BatchSearch) -> str:
     if search.fitting:
         parts.append(f"{_enumerated(search.fitting)} {'fits' if len(search.fitting) == 1 else 'fit'}")
     if search.too_large:
-        parts.append(f"{_enumerated(search.too_large)} {'does' if len(search.too_large) == 1 else 'do'} not")
+        verb = "does not" if len(search.too_large) == 1 else "do not"
+        parts.append(f"{_enumerated(search.too_large)} {verb}{'' if search.fitting else ' fit'}")
     if search.untried:
         batch, reason = search.untried
         parts.append(f"{batch} was not tried: {reason}")
@@ -180,7 +181,7 @@ def _findings(search: BatchSearch) -> str:
 
 
 def _enumerated(numbers: list[int]) -> str:
-    *rest, last = map(str, sorted(numbers))
+    *rest, last = (str(number) for number in sorted(numbers))
     return f"{', '.join(rest)} and {last}" if rest else last
 
 

@@ -51,18 +51,24 @@ class StepTrial:
             del snapshot
             evaluate = compiled_batch(strategy, EvaluationStep(built.model))
             with built.optimizer.averages.in_place():
-                evaluate(iter(_made_up_batches(prepared, built)))["loss"].numpy()
+                evaluate(iter(_made_up_batches(prepared, built, training=False)))["loss"].numpy()
         except tf.errors.ResourceExhaustedError:
             return False
         return True
 
 
-def _made_up_batches(prepared: Prepared, built: Built) -> tf.distribute.DistributedDataset | tf.data.Dataset:
+def _made_up_batches(
+    prepared: Prepared, built: Built, *, training: bool = True
+) -> tf.distribute.DistributedDataset | tf.data.Dataset:
     """Batches without end, of the shapes and types that the run's own have."""
 
     def of_one_pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
         with tf.device("CPU:0"):
-            zeros = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in _batch_spec(prepared, built, context)}
+            zeros = {
+                name: tf.zeros(spec.shape, spec.dtype)
+                for name, spec in _batch_spec(prepared, built, context)
+                if training or name != "row"
+            }
         return tf.data.Dataset.from_tensors(zeros).repeat()
 
     return prepared.cluster.distribute(of_one_pipeline)
