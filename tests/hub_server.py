@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import http.server
+import io
+import tarfile
 import threading
+from pathlib import Path
+
+
+def archive_of(folder: Path, *, compressed: bool = True) -> bytes:
+    """A module's archive, as a hub serves it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz" if compressed else "w") as archive:
+        archive.add(folder, arcname=".")
+    return buffer.getvalue()
 
 
 class HubServer:

@@ -16,8 +16,7 @@ import image_folders
 import modules
 import numpy as np
 import pytest
-from absl.testing import flagsaver
-from runs import pretend_to_export
+from runs import pretend_to_export, run_task
 
 from trainer import run, task
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER
@@ -38,16 +37,6 @@ TINY = (
     "--epochs=2",
     "--batch_size=8",
 )
-
-
-def run_task(*arguments: str) -> int:
-    """The exit code of `python -m trainer.task ARGUMENTS`, in this process."""
-    with flagsaver.flagsaver():
-        try:
-            rest = task.parse_flags(["task", *arguments])
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        return task.main(rest)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from kill_workers import differences, variables_of
+from runs import status_of
 
 from trainer import run
 from trainer.config import Config
@@ -40,11 +40,6 @@ TINY: dict[str, Any] = {
     "export": False,
 }
 """24 steps an epoch."""
-
-
-def status_of(run_dir: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
-    return loaded
 
 
 class StopAt:
@@ -228,6 +223,18 @@ def test_faults_happen_at_their_step_on_the_last_worker(kind: str) -> None:
             injected(worker)(boundary)
     assert happened == [{"preempt": signal.SIGTERM, "kill": signal.SIGKILL, "slow_worker": 1.5}[kind]]
     assert injected(1).steps == [7]
+
+
+def test_several_faults_at_one_step_all_happen_in_their_order() -> None:
+    happened: list[object] = []
+    cluster = cast(Any, SimpleNamespace(worker_index=0, workers=1))
+    faults = [parse_fault(text) for text in ("slow_worker@7:1.5", "preempt@7", "slow_worker@9:2.5")]
+    inject = InjectFaults(faults, cluster, cast(Any, None), signal_self=happened.append, sleep=happened.append)
+    values = {"loss": np.zeros(1), "accuracy": np.zeros(1)}
+    for step in (7, 8, 9):
+        inject(Boundary(Progress(step, 0), 1, np.array([step]), values, 1.0, False, False, False))
+    assert happened == [1.5, signal.SIGTERM, 2.5]
+    assert inject.steps == [7, 9]
 
 
 def test_init_from_takes_what_fits_and_says_what_does_not(

@@ -10,6 +10,7 @@ import image_folders
 import numpy as np
 import pytest
 from kill_workers import variables_of
+from runs import status_of
 
 from trainer import run
 from trainer.cluster import connect
@@ -31,11 +32,6 @@ TINY: dict[str, Any] = {
     "epochs": 2,
     "batch_size": 64,
 }
-
-
-def status_of(run_dir: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
-    return loaded
 
 
 def interrupt_after_first_save(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

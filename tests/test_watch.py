@@ -48,6 +48,7 @@ def test_every_checkpoint_is_judged_as_the_run_judged_it(tmp_path: Path, monkeyp
     last = f"{status['step']}: accuracy {status['validation']['accuracy']:.4f}"
     assert "evaluator: one CPU replica" in said
     assert last in said
+    assert last in Watched(tmp_path / "r", batch_size="auto").watch()[1]
     assert list((tmp_path / "r" / "tensorboard" / "evaluator").glob("events.*"))
 
 

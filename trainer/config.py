@@ -21,6 +21,7 @@ from pydantic import ValidationError, field_validator, model_validator
 from trainer.config_errors import batch_size_problem, sentence, shown, values_from_json
 from trainer.config_fields import BUILT_IN_BACKBONE, Fields, changes_result
 from trainer.config_values import (
+    AUTO_BATCH_SIZE,
     BALANCED,
     DataSpec,
     Fault,
@@ -32,6 +33,7 @@ from trainer.config_values import (
     parse_rate_scale,
 )
 from trainer.errors import UserError
+from trainer.storage_errors import is_remote
 
 DEFAULT_RUNS_FOLDER = "runs"
 """Where runs go that are given no directory."""
@@ -72,7 +74,7 @@ class Config(Fields):
     def _check_staging(self) -> Config:
         if self.stage_to and not (self.data_spec.kind == "folder" and self.data_spec.argument.startswith("gs://")):
             raise ValueError(f"--stage_to={self.stage_to} copies --data=folder:gs://…, and --data is {self.data}")
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", self.stage_to):
+        if is_remote(self.stage_to):
             raise ValueError(f"--stage_to={self.stage_to}: must be a folder of this machine")
         return self
 
@@ -172,6 +174,15 @@ class Config(Fields):
     def trains_backbone(self) -> bool:
         """Whether gradients reach the backbone: always for the built-in network, which starts from nothing."""
         return self.train_backbone or not self.uses_hub_module
+
+    @property
+    def finds_batch_size(self) -> bool:
+        """Whether `batch_size` is still to be found (`--batch_size=auto`); no number may be read from it before."""
+        return self.batch_size == AUTO_BATCH_SIZE
+
+    def with_batch_size(self, batch_size: int) -> Config:
+        """The same run with this batch."""
+        return Config.parse(self.model_dump() | {"batch_size": batch_size})
 
     @property
     def peak_learning_rate(self) -> float:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WrapValidator
 from pydantic.fields import FieldInfo
 
 from trainer.config_values import (
+    auto_or_number,
     checked_class_weights,
     checked_data,
     checked_fault,
     checked_pattern,
     checked_rate_scale,
     comma_separated,
+    shown_batch_size,
     split_rate_scales,
     three_parts,
 )
@@ -309,12 +311,15 @@ class Fields(BaseModel):
         changes_result=False,
     )
 
-    batch_size: int = _field(
+    # The limits stand inside: auto is none of the numbers that they are about.
+    batch_size: Annotated[
+        int, Field(ge=1, le=2**20), WrapValidator(auto_or_number), PlainSerializer(shown_batch_size)
+    ] = _field(
         32,
         "Optimization",
-        "Images a training step, over all replicas together (the global batch).",
-        ge=1,
-        le=2**20,
+        "Images a training step, over all replicas together (the global batch). auto: the largest of replicas x 1, 2, "
+        "4, 8, ... whose step fits into memory, found by trying before the training starts; at most the training "
+        "images, and on CPUs at most 256 and half of the free memory.",
     )
     epochs: int = _field(10, "Optimization", "Passes over the training images.", ge=1, le=1_000_000)
     optimizer: Literal["sgd", "momentum", "adam", "adamw", "rmsprop"] = _field(

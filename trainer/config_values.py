@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 DEFAULT_SYNTHETIC_CLASSES = 4
+
+AUTO = "auto"
+
+AUTO_BATCH_SIZE = 0
+"""What `--batch_size=auto` is until the batch that fits was found: a number that all replicas divide."""
 
 BALANCED = "balanced"
 """The class weights that make every class count alike."""
@@ -82,6 +88,16 @@ def credentials_problem(text: str) -> str:
         f"holds an address with {found} in it, which would be printed and kept: download what it protects and give its "
         "folder, or put it on gs://, where your account's own credentials are used"
     )
+
+
+def auto_or_number(value: object, number: Callable[[object], int]) -> int:
+    """`AUTO_BATCH_SIZE` for "auto", otherwise what `number` makes of it."""
+    return AUTO_BATCH_SIZE if value == AUTO else number(value)
+
+
+def shown_batch_size(batch_size: int) -> int | str:
+    """As `auto_or_number` reads it."""
+    return AUTO if batch_size == AUTO_BATCH_SIZE else batch_size
 
 
 def comma_separated(value: object) -> object:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -71,6 +70,8 @@ def watch_for_notice(
 
 
 def _watch(server: str, key: str, ask_to_stop: Callable[[str], object], sleep: Callable[[float], None]) -> None:
+    import urllib.request  # Here: it takes time that only machines with a server need to spend.
+
     awaited, reason = _TOLD[key]
     # No proxy reaches a server that each machine has for itself.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -15,11 +15,10 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Iterator
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from trainer.agreement import check_agreement, check_shared, come_together
 from trainer.cluster import connect
@@ -32,6 +31,12 @@ from trainer.describe import describe, list_variables, say_result
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
 from trainer.export import FOLDER as EXPORT_FOLDER
 from trainer.export import export_model
+from trainer.fitting_batch import (
+    naming_fitting_batch,
+    naming_full_memory,
+    with_batch_size_of_run,
+    with_fitting_batch_size,
+)
 from trainer.lease import Lease
 from trainer.material import facts_of, predictions_of, shown_examples
 from trainer.preparation import Built, Prepared, build, features_once, prepare, publishable
@@ -53,6 +58,9 @@ from trainer.training.resume import CONFIG_FILE, Start, choose_start
 from trainer.training.state import TrainingState, restore_weights
 from trainer.watch import watch
 from trainer.wording import first_line
+
+if TYPE_CHECKING:
+    from trainer.features.once import RunFeatures
 
 PROBE_IMAGES = 8
 """How many images the parity gate asks about."""
@@ -98,15 +106,17 @@ def execute(
         prepared = prepare(config, cluster, console)
         _check_places(config, run, prepared.source)
         data_fingerprint = prepared.source.fingerprint()
-        start = choose_start(config, run, data_fingerprint, console.warning)
+        prepared = with_batch_size_of_run(prepared, run, console)
+        start = choose_start(prepared.config, run, data_fingerprint, console.warning)
         if start.finished and (run.exists(EXPORT_FOLDER) or not config.export):
             console.note(f"{run.path} is done: what it left there stands. Another --run_dir starts anew.")
             return EXIT_DONE
         check_agreement(cluster, data_fingerprint, start.step)
+        prepared = with_fitting_batch_size(prepared, console)
         built = build(prepared)
         progress, best = _restore(start, prepared, built)
         if dry_run:
-            console.note(config.to_json().rstrip())
+            console.note(prepared.config.to_json().rstrip())
             list_variables(built, console)
             describe(prepared, built, progress, console)
             return EXIT_DONE
@@ -160,7 +170,7 @@ def _first_status(
 def _carry_out(session: Session) -> int:
     """Tells the story, and notes how it ended."""
     try:
-        with _naming_full_memory(), contextlib.closing(session.console):
+        with naming_full_memory(), contextlib.closing(session.console):
             _tell_the_story(session)
     except KeyboardInterrupt as interruption:
         return _note_interruption(session, str(interruption))
@@ -207,19 +217,15 @@ def _hides_an_interruption(error: Exception) -> bool:
 
 
 def _tell_the_story(session: Session) -> None:
-    prepared, built, source = session.prepared, session.built, session.prepared.source
-    cluster = prepared.cluster
+    prepared, built, cluster = session.prepared, session.built, session.prepared.cluster
     with session.stopwatch.measure("startup"):
         describe(prepared, built, session.progress, session.console)
         session.console.entry("run", session.run.path)
-    with naming_bad_images(source, session.console.note):
+    with naming_bad_images(prepared.source, session.console.note):
         with session.stopwatch.measure("features"):
             features = features_once(prepared, built.model, session.console)
-        evaluator = Evaluator(cluster, built.model, source, prepared.config.batch_size, features)
-        best_step = train(session, evaluator, features)
-        cluster.barrier()  # The chief may still be writing the last checkpoint.
-        best = session.store.load(best_step)
-        _judge(session, evaluator, best)
+        with naming_fitting_batch(prepared, built):
+            best = _train_and_test(session, features)
     if session.is_chief:
         session.check_lease()
         if prepared.config.export:
@@ -257,6 +263,17 @@ def _judge(session: Session, evaluator: Evaluator, best: Checkpoint) -> None:
         if session.is_chief:
             predictions_of(found, source).write(session.run, split)
             write_examples(session.run, shown_examples(found, source, session.built.model.image_input))
+
+
+def _train_and_test(session: Session, features: RunFeatures | None) -> Checkpoint:
+    """Gives the best checkpoint, which was judged."""
+    prepared = session.prepared
+    evaluator = Evaluator(prepared.cluster, session.built.model, prepared.source, prepared.config.batch_size, features)
+    best_step = train(session, evaluator, features)
+    prepared.cluster.barrier()  # The chief may still be writing the last checkpoint.
+    best = session.store.load(best_step)
+    _judge(session, evaluator, best)
+    return best
 
 
 def _export(session: Session, checkpoint: Checkpoint) -> str:
@@ -297,23 +314,6 @@ def _check_apart(folder: str, flag: str, source: Source) -> None:
     """Refuses to write among the class folders, where the next run would take what it finds for a class."""
     if isinstance(source, FileSource):
         check_apart(folder, flag, source.root, source.name)
-
-
-@contextlib.contextmanager
-def _naming_full_memory() -> Iterator[None]:
-    """Says what needs less memory when a device has no more.
-
-    Raises:
-      UserError: in place of TensorFlow's error.
-    """
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        allocation = re.search(r"OOM when .+", str(error))
-        reason = allocation[0] if allocation else first_line(error)
-        raise UserError(
-            f"There is not enough memory ({reason}): a smaller --batch_size or --image_size needs less."
-        ) from error
 
 
 def _probe_images(prepared: Prepared) -> list[bytes]:

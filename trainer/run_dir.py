@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Callable, Mapping
 
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.lease import Lease, Place, take
 from trainer.lease_local import LocalPlace
-from trainer.storage import RunDirectory, is_remote
+from trainer.storage import RunDirectory, absolute, is_remote
 from trainer.topology import read_topology
 
 
@@ -80,8 +79,8 @@ def _check_apart_from_images(config: Config, path: str) -> None:
     """The same before anything is made there, for the images of `--data=folder:`, whose place is known already."""
     spec = config.data_spec
     if spec.kind == "folder":
-        images = spec.argument if is_remote(spec.argument) else os.path.abspath(os.path.expanduser(spec.argument))
-        check_apart(path, "--run_dir", images.rstrip("/"), f"folder {images.rstrip('/')}")
+        images = absolute(spec.argument).rstrip("/")
+        check_apart(path, "--run_dir", images, f"folder {images}")
 
 
 def _take_new(config: Config, announce: Callable[[str], None], moment: datetime.datetime) -> Lease:

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from trainer.errors import UserError
-from trainer.storage_errors import NO_BUCKET_MESSAGE, is_pattern, is_remote, reading_or_writing
+from trainer.storage_errors import NO_BUCKET_MESSAGE, absolute, is_pattern, is_remote, reading_or_writing
 
-__all__ = ["RunDirectory", "is_pattern", "is_remote", "reading_or_writing"]
+__all__ = ["RunDirectory", "absolute", "is_pattern", "is_remote", "reading_or_writing"]
 
 
 class RunDirectory:
@@ -197,7 +197,7 @@ def _resolved(path: str, flag: str) -> str:
     if not path:
         raise UserError(f"{flag} is empty: give a folder, local or gs://.")
     if not is_remote(path):
-        path = os.path.abspath(os.path.expanduser(path))
+        path = absolute(path)
     elif re.match(r"gs://[^/]+", path):
         path = path.rstrip("/")
     else:

@@ -81,6 +81,11 @@ def is_remote(path: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
 
 
+def absolute(path: str) -> str:
+    """A local path from the root of the file system, "~" expanded and ".." resolved; an object store's as it is."""
+    return path if is_remote(path) else os.path.abspath(os.path.expanduser(path))
+
+
 def is_pattern(path: str) -> bool:
     """Whether a path has characters that TensorFlow takes for a pattern of names when it looks for a checkpoint."""
     return re.search(r"[*?\[\]\\]", path) is not None

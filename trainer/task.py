@@ -19,7 +19,6 @@ from absl import app, flags
 
 from trainer.config_flags import config_from_flags, define_flags, parse_arguments, read_local_text
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
-from trainer.injection_proxy import Gcs503Proxy
 from trainer.preemption_notice import watch_for_notice
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
@@ -44,6 +43,8 @@ def main(_: Sequence[str]) -> int:
             with stopwatch.measure("startup"):
                 for fault in config.faults:
                     if fault.kind == "gcs_503":
+                        from trainer.injection_proxy import Gcs503Proxy  # Here: few runs need what it imports.
+
                         held.enter_context(Gcs503Proxy(fault.amount, config.seed))
                 # First: a second job on the same directory ends at once.
                 lease = None if FLAGS.dry_run else take_run_dir(config, os.environ, Console(quiet=FLAGS.quiet).note)

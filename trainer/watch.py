@@ -28,6 +28,9 @@ SPLIT = "evaluator"
 
 SECONDS_BETWEEN_LOOKS = 5.0
 
+_BATCH = 32
+"""Images that it judges at once where the workers' batch is still to be found."""
+
 
 def watch(
     config: Config,
@@ -54,6 +57,8 @@ def watch(
     Raises:
       UserError: the run does not begin within `--worker_timeout`.
     """
+    if config.finds_batch_size:
+        config = config.model_copy(update={"batch_size": _BATCH})  # Its results are the same with any.
     cluster = connect(config, topology)
     console.entry("devices", cluster.description)
     prepared = prepare(config, cluster, console)

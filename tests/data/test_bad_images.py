@@ -75,7 +75,7 @@ def test_a_file_that_may_not_be_read_is_bad(folder: Path) -> None:
 
 
 def test_a_long_look_reports_its_progress(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.data.bad_images._SECONDS_BETWEEN_REPORTS", -1.0)
+    monkeypatch.setattr("trainer.every_few_seconds.SECONDS_BETWEEN_REPORTS", 0.0)
     monkeypatch.setattr("trainer.data.bad_images._SCAN_BLOCK", 5)
     source = opened(folder)
     (folder / "b/000.png").write_bytes(b"x")

@@ -13,6 +13,7 @@ import modules
 import numpy as np
 import pytest
 import tensorflow as tf
+from kill_workers import variables_of
 from PIL import Image
 
 from trainer import run
@@ -23,9 +24,7 @@ from trainer.features.once import RunFeatures
 from trainer.features.table import FeatureTable
 from trainer.preparation import build, features_once, prepare
 from trainer.records.console import Console
-from trainer.storage import RunDirectory
 from trainer.training.actions import SaveCheckpoint
-from trainer.training.checkpoint import CheckpointStore
 from trainer.training.loop import Boundary
 
 IMAGES = 60
@@ -261,16 +260,10 @@ def test_a_run_on_features_goes_on_where_it_was(
         assert run.execute(stopped, quiet=True) == EXIT_PREEMPTED
     assert run.execute(stopped, quiet=True) == EXIT_DONE
     assert metrics_of(stopped) == metrics_of(whole)
-    one, other = (last_variables(config) for config in (whole, stopped))
+    one, other = (variables_of(Path(config.run_dir)) for config in (whole, stopped))
     assert one.keys() == other.keys() and len(one) > 3
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
-
-
-def last_variables(config: Config) -> dict[str, np.ndarray]:
-    """All variables of a run's newest checkpoint."""
-    store = CheckpointStore(RunDirectory(config.run_dir))
-    return dict(store.load(store.steps()[-1]).tensors)
 
 
 def test_more_features_than_fit_in_memory_give_the_same_run(

@@ -8,7 +8,6 @@ import lzma
 import struct
 import tarfile
 from collections.abc import Iterable
-from pathlib import Path
 
 from mutations import cuts, named
 
@@ -41,14 +40,6 @@ def member(
     info.type, info.linkname = kind, link
     info.size = len(content) if kind == tarfile.REGTYPE else 0
     return info, content if kind == tarfile.REGTYPE else b""
-
-
-def of_folder(folder: Path) -> bytes:
-    """A good archive, not compressed."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.add(folder, arcname=".")
-    return buffer.getvalue()
 
 
 def claiming(size: int) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 import hostile_archives
 import modules
 import pytest
-from hub_server import HubServer
+from hub_server import HubServer, archive_of
 
 from trainer.errors import UserError
 from trainer.model.archives import unpack
@@ -23,7 +23,7 @@ _SECONDS = 10.0
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """An archive of a small module, not compressed."""
-    return hostile_archives.of_folder(modules.with_training(tmp_path_factory.mktemp("published") / "module"))
+    return archive_of(modules.with_training(tmp_path_factory.mktemp("published") / "module"), compressed=False)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import image_folders
 import pytest
-from absl.testing import flagsaver
+from runs import run_task
 
 from trainer import task
 from trainer.config import Config
@@ -34,15 +34,6 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "account.json").write_text(json.dumps(account), encoding="utf-8")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "account.json"))
     monkeypatch.setenv("https_proxy", f"http://user:{SECRET}@127.0.0.1:9")
-
-
-def run_task(*arguments: str) -> int:
-    with flagsaver.flagsaver():
-        try:
-            rest = task.parse_flags(["task", *arguments])
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        return task.main(rest)
 
 
 def leaks(data: bytes) -> bool:

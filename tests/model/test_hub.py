@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import modules
 import numpy as np
 import pytest
 import tensorflow as tf
-from hub_server import HubServer
+from hub_server import HubServer, archive_of
 
 from trainer.errors import UserError
 from trainer.model.endpoint import size_in_name
@@ -137,16 +135,9 @@ def hub(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     server = HubServer()
-    server.archives["/google/tiny/1"] = archive(published)
+    server.archives["/google/tiny/1"] = archive_of(published)
     yield server
     server.close()
-
-
-def archive(folder: Path) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        tar.add(folder, arcname=".")
-    return buffer.getvalue()
 
 
 def cached_name(address: str) -> str:
@@ -201,7 +192,7 @@ def test_repair_finds_damage_inside_a_file(hub: HubServer, damage: str) -> None:
 
 def test_repair_ends_when_the_server_has_no_complete_module(hub: HubServer, module_folder: Path) -> None:
     (module_folder / SHARD).unlink()
-    hub.archives["/google/tiny/1"] = archive(module_folder)
+    hub.archives["/google/tiny/1"] = archive_of(module_folder)
     with pytest.raises(UserError, match="serves is no complete SavedModel"):
         resolve(f"{hub.address}/google/tiny/1", repair=True)
     assert len(hub.requests) == 2

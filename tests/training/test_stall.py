@@ -57,6 +57,16 @@ def test_what_comes_back_in_time_may_take_long_together(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir()), "one worker alone has nobody to tell"
 
 
+def test_one_worker_alone_says_nothing_of_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    watched = Watched(1.0, states(tmp_path))
+    with watched.detector.watching("a validation"):
+        watched.now = 61.0
+        watched.detector.look()
+    assert watched.left == [EXIT_STALLED]
+    err = capsys.readouterr().err
+    assert "test_one_worker_alone" in err and not err.endswith("\n\n")
+
+
 def test_a_place_that_hangs_does_not_keep_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.training.stall._SECONDS_FOR_LAST_WORDS", 0.05)
     watched = Watched(1.0, states(tmp_path))

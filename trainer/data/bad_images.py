@@ -5,7 +5,6 @@ The pipeline itself says only that something could not be decoded.
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +18,12 @@ from trainer.data.folders import NOT_AN_IMAGE, bad_images_error
 from trainer.data.image_headers import claimed_pixels
 from trainer.data.images import decode
 from trainer.data.source import EncodedSource, SkippedImage, Source
+from trainer.every_few_seconds import EveryFewSeconds
 from trainer.storage import is_remote, reading_or_writing
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-_SECONDS_BETWEEN_REPORTS = 5.0
 
 # Images that are handed to the threads at once: bounds what waits in memory.
 _SCAN_BLOCK = 512
@@ -96,16 +94,15 @@ def find_bad_images(
         tf.TensorSpec([], tf.string)
     )
     bad: list[SkippedImage] = []
-    done, reported, last_report = 0, False, time.monotonic()
+    done, reports = 0, EveryFewSeconds()
     remaining = iter(wanted)
     with ThreadPoolExecutor(thread_name_prefix="find_bad_images") as threads:
         while block := list(islice(remaining, _SCAN_BLOCK)):
             reasons = threads.map(lambda index: _why_bad(source, index, trial), block)
             bad += [SkippedImage(source.keys[index], reason) for index, reason in zip(block, reasons) if reason]
             done += len(block)
-            if time.monotonic() - last_report > _SECONDS_BETWEEN_REPORTS or (reported and done == len(wanted)):
+            if reports.due() or (reports.was_due and done == len(wanted)):
                 report(f"Looked through {done} of {len(wanted)} images; {len(bad)} cannot be decoded.")
-                reported, last_report = True, time.monotonic()
     return bad
 
 

@@ -24,6 +24,7 @@ from trainer.config_values import credentials_problem
 from trainer.data.record_files import CONVERTED, INDEX_FILE
 from trainer.data.source import EncodedSource
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
+from trainer.processors import processors
 from trainer.startup import import_tensorflow_quietly, require_temporary_folder
 from trainer.storage import RunDirectory, is_remote, reading_or_writing
 from trainer.terminal import print_error, printable
@@ -90,7 +91,7 @@ def convert(
         _require_good_images(images)
     for image in images.skipped:
         _say(f"Left out {image.key}: {image.reason}.")
-    _write(images, directory, min(shards or _fitting_shards(images), len(images)), workers or 2 * (os.cpu_count() or 1))
+    _write(images, directory, min(shards or _fitting_shards(images), len(images)), workers or 2 * processors())
     _say(f"{len(images)} images of {len(images.class_names)} classes: --data=tfrecord:{directory.path}")
 
 

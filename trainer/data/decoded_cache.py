@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,9 +13,10 @@ from trainer.data.order import Share
 from trainer.data.pipeline import evaluation_batches
 from trainer.data.source import ArraySource, Source
 from trainer.errors import UserError
+from trainer.every_few_seconds import EveryFewSeconds
+from trainer.host_memory import free_memory
 
 _BATCH = 64
-_SECONDS_BETWEEN_REPORTS = 5.0
 
 _COPIES = 2
 """A split's pixels lie in the source and, while it is read, in the input pipeline."""
@@ -67,16 +66,15 @@ def decode_all(
     size = image_input.size
     _check_memory(len(source), size, free_memory() if free_bytes is None else free_bytes)
     pixels = np.empty((len(source), size, size, 3), np.uint8)
-    done, last_report = 0, time.monotonic()
+    done, reports = 0, EveryFewSeconds()
     with naming_bad_images(source, report):
         batches = evaluation_batches(source, np.arange(len(source)), image_input, Share(_BATCH, 1, 0, 1))
         for batch in batches.as_numpy_iterator():
             real = batch["index"] >= 0
             pixels[batch["index"][real]] = batch["image"][real]
             done += int(np.sum(real))
-            if time.monotonic() - last_report > _SECONDS_BETWEEN_REPORTS:
+            if reports.due():
                 report(f"Decoded {done} of {len(source)} images.")
-                last_report = time.monotonic()
     return DecodedSource(
         name=source.name,
         class_names=source.class_names,
@@ -87,16 +85,6 @@ def decode_all(
         pixels=pixels,
         original=source,
     )
-
-
-def free_memory() -> int:
-    """Bytes that programs can still have: what Linux calls available; elsewhere, all memory there is."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-        return int(kilobytes) * 1024
-    except (FileNotFoundError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _check_memory(images: int, size: int, free_bytes: int) -> None:

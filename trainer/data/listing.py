@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.names import Names
+from trainer.every_few_seconds import EveryFewSeconds
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 """Lower-case extensions of the files that are taken for images."""
@@ -32,8 +33,6 @@ _OTHER_FORMATS = {
 
 # What desktops and archive programs leave behind in folders, in lower case.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
-
-_SECONDS_BETWEEN_REPORTS = 5.0
 
 _ENTRIES_BETWEEN_LOOKS = 1000
 """How often a listing looks at the clock."""
@@ -92,17 +91,16 @@ class ListingProgress:
           report: takes the sentences.
           clock: seconds.
         """
-        self._root, self._report, self._clock = root, report, clock
+        self._root, self._report = root, report
         self._files = 0
         self._lock = threading.Lock()
-        self._last_report = clock()
+        self._reports = EveryFewSeconds(clock)
 
     def add(self, files: int) -> None:
         """Counts files that were listed, and reports if it is time to."""
         with self._lock:
             self._files += files
-            if self._clock() - self._last_report >= _SECONDS_BETWEEN_REPORTS:
-                self._last_report = self._clock()
+            if self._reports.due():
                 self._report(f"Listing {self._root}: {self._files:,} files so far.")
 
     def counted(self, entries: Iterable[Entry]) -> Iterator[Entry]:

@@ -19,7 +19,7 @@ from trainer.data.record_index import RecordIndex
 from trainer.data.record_scan import RecordFile, scan
 from trainer.data.record_source import RecordSource
 from trainer.errors import UserError
-from trainer.storage import RunDirectory, is_remote, reading_or_writing
+from trainer.storage import RunDirectory, absolute, is_remote, reading_or_writing
 
 INDEX_FILE = "index.npz"
 """The index that the converter writes beside the records."""
@@ -78,8 +78,7 @@ def find_files(pattern: str) -> tuple[str, list[str]]:
     Raises:
       UserError: there are none, or a folder lacks some of the files that the names of the others count.
     """
-    pattern = pattern if is_remote(pattern) else os.path.abspath(os.path.expanduser(pattern))
-    pattern = pattern.rstrip("/")
+    pattern = absolute(pattern).rstrip("/")
     with reading_or_writing(pattern, "--data"):
         paths = _paths(pattern)
     if not paths:

@@ -18,10 +18,11 @@ from trainer.data.record_examples import FeatureNames, Labelled, choose_features
 from trainer.data.record_framing import records_of
 from trainer.data.record_index import RecordIndex
 from trainer.errors import UserError
+from trainer.processors import processors
 
 _SECONDS_BETWEEN_REPORTS = 5.0
 
-_THREADS = min(16, 4 * (os.cpu_count() or 1))
+_THREADS = min(16, 4 * processors())
 """More than cores, because they wait for the storage."""
 
 UNLABELLED = -1

@@ -5,7 +5,6 @@ NumPy only: TensorFlow is imported when pixels are asked for, or a folder lies i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ from trainer.config import Config
 from trainer.data.file_source import FileSource, PathsUnder
 from trainer.data.folders import bad_images_error, list_class_folders
 from trainer.data.source import ArraySource, EncodedSource, Source
-from trainer.storage import is_remote
+from trainer.storage import absolute
 
 SYNTHETIC_SIZE = 32
 """Height and width of the generated images, in pixels."""
@@ -79,7 +78,7 @@ def _usable(source: EncodedSource, config: Config, report: Callable[[str], None]
 
 
 def _folder(path: str, config: Config, report: Callable[[str], None]) -> FileSource:
-    root = (path if is_remote(path) else os.path.abspath(os.path.expanduser(path))).rstrip("/")
+    root = absolute(path).rstrip("/")
     listing = list_class_folders(root, config.classes, report)
     return FileSource(
         name=f"folder {root}",

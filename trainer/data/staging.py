@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from trainer.data.file_source import FileSource, PathsUnder
 from trainer.data.names import Names
 from trainer.errors import UserError
-from trainer.storage import reading_or_writing
+from trainer.every_few_seconds import EveryFewSeconds
+from trainer.storage import absolute, reading_or_writing
 from trainer.storage_bucket import Bucket, split_address
 
 _FLAG = "--stage_to"
@@ -41,8 +42,6 @@ _ATTEMPTS = 3
 """How often an object is fetched that arrives damaged."""
 
 _READ_BYTES = 2**20
-
-_SECONDS_BETWEEN_REPORTS = 5.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def staged(source: FileSource, folder: str, report: Callable[[str], None], bucke
         checksums=np.full(count, -1) if source.checksums is None else source.checksums,
         generations=np.zeros(count, np.uint64) if source.listed_versions is None else source.listed_versions,
     )
-    folder = os.path.abspath(os.path.expanduser(folder))
+    folder = absolute(folder)
     return replace(source, paths=PathsUnder(folder, stage(files, folder, report, bucket)))
 
 
@@ -142,17 +141,16 @@ class _Progress:
     def __init__(self, files: RemoteFiles, folder: str, report: Callable[[str], None]) -> None:
         self._files, self._folder, self._report = files, folder, report
         self._count, self._bytes = 0, 0
-        self._last_report, self._reported = time.monotonic(), False
+        self._reports = EveryFewSeconds()
 
     def add(self, index: int) -> None:
         self._count += 1
         self._bytes += int(self._files.sizes[index])
-        if time.monotonic() - self._last_report >= _SECONDS_BETWEEN_REPORTS:
-            self._last_report, self._reported = time.monotonic(), True
+        if self._reports.due():
             self._say()
 
     def end(self) -> None:
-        if self._reported:
+        if self._reports.was_due:
             self._say()
 
     def _say(self) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trainer.data.file_source import FileSource
 from trainer.data.source import ArraySource, EncodedSource, Source
 from trainer.errors import UserError
+from trainer.every_few_seconds import EveryFewSeconds
 from trainer.features.shards import ID_BYTES, comparable
 from trainer.storage import RunDirectory, is_remote
 
@@ -31,8 +32,6 @@ _BATCH = 256
 _SETTLED_NANOSECONDS = 2 * 10**9
 """A file that was changed less than this before it was read may change once more without another time of change:
 some file systems tell times in steps of two seconds (FAT)."""
-
-SECONDS_BETWEEN_REPORTS = 5.0
 
 
 def content_ids(
@@ -156,12 +155,11 @@ def _is_settled(source: Source, indices: NDArray[np.int64], started: int) -> NDA
 
 def _hashes(source: Source, indices: NDArray[np.int64], report: Callable[[str], None]) -> NDArray[np.uint8]:
     digests: list[bytes] = []
-    last_report = time.monotonic()
+    reports = EveryFewSeconds()
     for content in _contents(source, indices):
         digests.append(hashlib.blake2b(content, digest_size=ID_BYTES).digest())
-        if time.monotonic() - last_report > SECONDS_BETWEEN_REPORTS:
+        if reports.due():
             report(f"Read {len(digests)} of {len(indices)} images to know which are in the feature cache.")
-            last_report = time.monotonic()
     return _as_ids(b"".join(digests))
 
 

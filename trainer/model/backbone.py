@@ -108,7 +108,8 @@ class HubBackbone(Backbone):
         self.hub_module = module
         self._updates_statistics = train and update_statistics and module.takes_training
         for path, variable in _adopt(module):
-            # One attribute each: Keras counts variables in lists, but `tf.train.Checkpoint` would not save them.
+            # One attribute each: a run saves variables by path, but whoever gives the layer to `tf.train.Checkpoint`
+            # would find none of those that Keras keeps in lists.
             setattr(self, f"module/{path}", variable)
         self.trainable = train
         self.built = True

@@ -70,7 +70,8 @@ class ConvNet(Backbone):
         convolution = keras.layers.Conv2D(
             channels, 3, stride, "same", kernel_initializer=initializer, dtype=self.dtype_policy, name=f"conv_{number}"
         )
-        # Attributes and no lists: `tf.train.Checkpoint` does not look for layers in a Keras layer's lists.
+        # Attributes and no lists: a run saves variables by path, but whoever gives the network to `tf.train.Checkpoint`
+        # would find none of the layers that Keras keeps in lists.
         setattr(self, f"conv_{number}", convolution)
         setattr(self, f"norm_{number}", keras.layers.LayerNormalization(dtype=self.dtype_policy, name=f"norm_{number}"))
 

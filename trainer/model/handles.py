@@ -54,6 +54,10 @@ _FETCH_ERRORS = (
 """What is raised when a download goes wrong: by urllib, tarfile, gzip, and the file system of the cache."""
 
 
+class _IncompleteError(Exception):
+    """What keeps a folder from being a complete SavedModel, as the end of a sentence."""
+
+
 def resolve(handle: str, *, mirror: str = "", repair: bool = False) -> str:
     """The folder of the SavedModel that a handle stands for, downloaded if need be.
 
@@ -72,10 +76,10 @@ def resolve(handle: str, *, mirror: str = "", repair: bool = False) -> str:
         a cached copy is never deleted.
     """
     if handle.startswith(("http://", "https://")) or (handle.startswith("gs://") and handle.endswith(_ARCHIVES)):
-        folder = _resolve_remote(handle, _address(handle, mirror), repair)
+        folder, saved_model = _resolve_remote(handle, _address(handle, mirror), repair)
     else:
-        folder = _resolve_folder(handle, repair)
-    refused = refused_operation(_read_saved_model(folder))
+        folder, saved_model = _resolve_folder(handle, repair)
+    refused = refused_operation(saved_model)
     if refused:
         raise UserError(
             f"--backbone={handle} is refused: its graph has {refused}, and a module that turns images into features "
@@ -84,18 +88,18 @@ def resolve(handle: str, *, mirror: str = "", repair: bool = False) -> str:
     return folder
 
 
-def _resolve_folder(handle: str, repair: bool) -> str:
+def _resolve_folder(handle: str, repair: bool) -> tuple[str, saved_model_pb2.SavedModel]:
+    """The folder, and what is in its main file."""
     path = (handle if "://" in handle else os.path.expanduser(handle)).rstrip("/") or "/"
     try:
         _check_is_folder(handle, path)
-        damage = _damage(path, thorough=repair)
+        return path, _complete_saved_model(path, thorough=repair)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"--backbone={handle}: {path} cannot be read ({_reason(error)}).") from error
-    if damage:
+    except _IncompleteError as damage:
         raise UserError(
             f"--backbone={handle}: {path} is no complete SavedModel: {damage}.{saved_model_inside_hint(path)}"
-        )
-    return path
+        ) from None
 
 
 def saved_model_inside_hint(path: str) -> str:
@@ -121,21 +125,23 @@ def _address(handle: str, mirror: str) -> str:
     return urllib.parse.urlunsplit(parts._replace(query=urllib.parse.urlencode(query)))
 
 
-def _resolve_remote(handle: str, address: str, repair: bool) -> str:
+def _resolve_remote(handle: str, address: str, repair: bool) -> tuple[str, saved_model_pb2.SavedModel]:
+    """The folder of the cached copy, and what is in its main file."""
     folder = _fetch(handle, address)
-    damage = _damage(folder, thorough=repair)
-    if damage and not repair:
-        raise UserError(
-            f"--backbone={handle}: the cached copy in {folder} is incomplete: {damage}. "
-            "--repair_hub_cache deletes it and fetches it again."
-        )
-    if damage:
-        _delete_cached(handle, folder)
-        folder = _fetch(handle, address)
-        damage = _damage(folder, thorough=True)
-        if damage:
-            raise UserError(f"--backbone={handle}: what {address} serves is no complete SavedModel: {damage}.")
-    return folder
+    try:
+        return folder, _complete_saved_model(folder, thorough=repair)
+    except _IncompleteError as damage:
+        if not repair:
+            raise UserError(
+                f"--backbone={handle}: the cached copy in {folder} is incomplete: {damage}. "
+                "--repair_hub_cache deletes it and fetches it again."
+            ) from None
+    _delete_cached(handle, folder)
+    folder = _fetch(handle, address)
+    try:
+        return folder, _complete_saved_model(folder, thorough=True)
+    except _IncompleteError as damage:
+        raise UserError(f"--backbone={handle}: what {address} serves is no complete SavedModel: {damage}.") from None
 
 
 def _fetch(handle: str, address: str) -> str:
@@ -217,61 +223,62 @@ def _check_is_folder(handle: str, path: str) -> None:
     raise UserError(f"--backbone={handle} is {what}.")
 
 
-def _damage(folder: str, *, thorough: bool) -> str:
-    """What keeps a folder from being a complete SavedModel, as the end of a sentence; "" if nothing does.
+def _complete_saved_model(folder: str, *, thorough: bool) -> saved_model_pb2.SavedModel:
+    """What TensorFlow will load from a folder, all of whose files are there.
 
     Args:
       folder: local or gs://.
       thorough: also read all variables, which compares their checksums.
+
+    Raises:
+      _IncompleteError: something is missing, empty or damaged.
     """
-    if not (_has_content(f"{folder}/{_SAVED_MODEL}") or _has_content(f"{folder}/{_SAVED_MODEL_TEXT}")):
-        return f"{_SAVED_MODEL} is missing or empty"
-    try:
-        saved_model = _read_saved_model(folder)
-    except (DecodeError, text_format.ParseError, UnicodeDecodeError, RecursionError):
-        return f"{_SAVED_MODEL if _has_content(f'{folder}/{_SAVED_MODEL}') else _SAVED_MODEL_TEXT} is damaged"
+    saved_model = _read_saved_model(folder)
     for meta_graph in saved_model.meta_graphs:
         for asset in meta_graph.asset_file_def:
             if not tf.io.gfile.exists(f"{folder}/assets/{asset.filename}"):
-                return f"assets/{asset.filename} is missing"
+                raise _IncompleteError(f"assets/{asset.filename} is missing")
     if tf.io.gfile.isdir(f"{folder}/variables"):
-        return _variables_damage(folder, thorough)
-    return "the folder variables is missing" if _has_variables(saved_model) else ""
+        _check_variables(folder, thorough)
+    elif _has_variables(saved_model):
+        raise _IncompleteError("the folder variables is missing")
+    return saved_model
 
 
 def _read_saved_model(folder: str) -> saved_model_pb2.SavedModel:
-    """What TensorFlow will load, read as its loader does.
+    """Reads a SavedModel's main file as TensorFlow's loader does."""
+    name = next((name for name in (_SAVED_MODEL, _SAVED_MODEL_TEXT) if _has_content(f"{folder}/{name}")), None)
+    if name is None:
+        raise _IncompleteError(f"{_SAVED_MODEL} is missing or empty")
+    with tf.io.gfile.GFile(f"{folder}/{name}", "rb") as file:
+        content: bytes = file.read()
+    try:
+        if name == _SAVED_MODEL:
+            return saved_model_pb2.SavedModel.FromString(content)
+        return text_format.Parse(content.decode(), saved_model_pb2.SavedModel())
+    except (DecodeError, text_format.ParseError, UnicodeDecodeError, RecursionError):
+        raise _IncompleteError(f"{name} is damaged") from None
 
-    Raises:
-      DecodeError, text_format.ParseError, UnicodeDecodeError, RecursionError: it is damaged.
-    """
-    if _has_content(f"{folder}/{_SAVED_MODEL}"):
-        with tf.io.gfile.GFile(f"{folder}/{_SAVED_MODEL}", "rb") as file:
-            return saved_model_pb2.SavedModel.FromString(file.read())
-    with tf.io.gfile.GFile(f"{folder}/{_SAVED_MODEL_TEXT}", "rb") as file:
-        return text_format.Parse(file.read().decode(), saved_model_pb2.SavedModel())
 
-
-def _variables_damage(folder: str, thorough: bool) -> str:
+def _check_variables(folder: str, thorough: bool) -> None:
     if not _has_content(f"{folder}/variables/variables.index"):
-        return "variables/variables.index is missing or empty"
+        raise _IncompleteError("variables/variables.index is missing or empty")
     names = [name for name in tf.io.gfile.listdir(f"{folder}/variables") if name.startswith("variables.data-")]
     counts = {int(match[1]) for name in names if (match := re.fullmatch(r"variables\.data-\d{5}-of-(\d{5})", name))}
     if not counts:
-        return "variables/variables.data-00000-of-00001 is missing"
+        raise _IncompleteError("variables/variables.data-00000-of-00001 is missing")
     count = max(counts)
     for shard in range(count):
         name = f"variables/variables.data-{shard:05}-of-{count:05}"
         if not _has_content(f"{folder}/{name}"):
-            return f"{name} is missing or empty"
+            raise _IncompleteError(f"{name} is missing or empty")
     if thorough:
         try:
             reader = tf.train.load_checkpoint(f"{folder}/variables/variables")
             for name in reader.get_variable_to_shape_map():
                 reader.get_tensor(name)
         except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as error:
-            return f"its variables are damaged ({_reason(error)})"
-    return ""
+            raise _IncompleteError(f"its variables are damaged ({_reason(error)})") from None
 
 
 def _has_variables(saved_model: saved_model_pb2.SavedModel) -> bool:

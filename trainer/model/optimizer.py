@@ -26,7 +26,7 @@ LOSS_SCALE_GROWTH_STEPS = 2000
 """Start and growth of the float16 loss scale: the values of Keras' LossScaleOptimizer (keras 3.15, 2026)."""
 
 
-class LossScale(tf.Module):
+class LossScale:
     """Keeps float16 gradients from vanishing: scales the loss up, the gradients down, and adapts the factor.
 
     The factor halves when a gradient overflows (that step changes no weight) and doubles after 2000 good ones.
@@ -35,7 +35,6 @@ class LossScale(tf.Module):
 
     def __init__(self, dynamic: bool) -> None:
         """Makes the variables; `dynamic` for mixed_float16."""
-        super().__init__(name="loss_scale")
         self.dynamic = dynamic
         if dynamic:
             aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA

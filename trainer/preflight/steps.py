@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from trainer.cluster import Cluster, check_batch, check_tpu_precision
 from trainer.config import Config
+from trainer.errors import UserError
 from trainer.preflight.pretend_tpu import pretend_slice
 from trainer.preflight.replica_program import ReplicaProgram
 from trainer.preflight.tracing import trace_replica
@@ -39,6 +40,8 @@ def trace_steps(config: Config, replicas: int, console: Console | None = None) -
       UserError: the images, the module or the batch size are not as the configuration needs them, or TPUs do not
         compute in its precision.
     """
+    if config.finds_batch_size:
+        raise UserError("--batch_size=auto is found by trying on the devices themselves: give preflight a number.")
     check_tpu_precision(config)
     cluster = Cluster(pretend_slice(replicas), "TPU", f"preflight: {replicas} TPU cores, none of them here")
     check_batch(config, cluster)

@@ -51,7 +51,6 @@ class BackgroundWriter:
         Raises:
           whatever an earlier job raised.
         """
-        self._raise_error()
         with self._changed:
             self._waiting = deque(entry for entry in self._waiting if entry.kind != kind)
         self.append(kind, job)

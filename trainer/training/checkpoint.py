@@ -122,10 +122,6 @@ class CheckpointStore:
         self._run = run
         self._keep = keep
 
-    def belongs_to(self, run: RunDirectory) -> bool:
-        """Whether these are the checkpoints of `run`."""
-        return self._run.path == run.path
-
     def steps(self) -> list[int]:
         """The steps of the checkpoints, ascending; some may be damaged."""
         matches = [re.fullmatch(rf"step-(\d+){re.escape(SUFFIX)}", name) for name in self._run.list(FOLDER)]

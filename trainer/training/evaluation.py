@@ -107,7 +107,7 @@ class Evaluator:
         self._model = model
         self._source = source
         self._global_batch = global_batch
-        self._evaluate_batch = _compiled_batch(cluster.strategy, EvaluationStep(model))
+        self._evaluate_batch = compiled_batch(cluster.strategy, EvaluationStep(model))
 
     def __call__(self, indices: NDArray[np.int64]) -> Evaluation:
         """Judges each of the examples once.
@@ -148,7 +148,7 @@ class Evaluator:
         }
 
 
-def _compiled_batch(strategy: tf.distribute.Strategy, step: EvaluationStep) -> tf.types.experimental.GenericFunction:
+def compiled_batch(strategy: tf.distribute.Strategy, step: EvaluationStep) -> tf.types.experimental.GenericFunction:
     """A function from an iterator to the next batch's rows, of all replicas of this process."""
 
     @tf.function(autograph=False)

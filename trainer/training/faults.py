@@ -39,7 +39,7 @@ class InjectFaults:
           signal_self: sends a signal to this process.
           sleep: waits that many seconds.
         """
-        self._faults = {fault.step: fault for fault in faults if fault.step}
+        self._faults = [fault for fault in faults if fault.step]
         self._is_last_worker = cluster.worker_index == cluster.workers - 1
         self._model = model
         self._signal_self = signal_self
@@ -48,13 +48,15 @@ class InjectFaults:
     @property
     def steps(self) -> list[int]:
         """After which steps something happens."""
-        return sorted(self._faults)
+        return sorted({fault.step for fault in self._faults})
 
     def __call__(self, boundary: Boundary) -> None:
-        """Does what is planned for the step that is done, if anything is."""
-        fault = self._faults.get(boundary.progress.step)
-        if fault is None:
-            return
+        """Does what is planned for the step that is done, in the order of `faults`."""
+        for fault in self._faults:
+            if fault.step == boundary.progress.step:
+                self._bring_about(fault)
+
+    def _bring_about(self, fault: Fault) -> None:
         if fault.kind == "nan":
             for weight in self._model.trainable_variables:
                 weight.assign(np.full(weight.shape, np.nan))

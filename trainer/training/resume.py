@@ -60,8 +60,9 @@ def choose_start(
         of which none can be used.
     """
     own = CheckpointStore(run)
-    if run.exists(CONFIG_FILE):
-        _check_same_run(config, run)
+    there = config_of_run(run)
+    if there:
+        _check_same_run(config, there, run)
         if config.resume == "never":
             raise UserError(f"--run_dir={run.path} holds a run; give another, or --resume=auto to go on with it.")
         checkpoint = own.newest(report)
@@ -79,12 +80,22 @@ def choose_start(
     return Start(checkpoint, own=False)
 
 
-def _check_same_run(config: Config, run: RunDirectory) -> None:
+def config_of_run(run: RunDirectory) -> Config | None:
+    """What the run in a directory was started with; None where there is no run.
+
+    Raises:
+      UserError: that is damaged.
+    """
+    if not run.exists(CONFIG_FILE):
+        return None
     text = run.read_text(CONFIG_FILE)
     try:
-        there = Config.from_json(text, origin=run.join(CONFIG_FILE))
+        return Config.from_json(text, origin=run.join(CONFIG_FILE))
     except UserError as error:
         raise UserError(f"{error} It is damaged or of another version: give another --run_dir.") from None
+
+
+def _check_same_run(config: Config, there: Config, run: RunDirectory) -> None:
     differences = config.differences(there)
     if differences:
         raise UserError(

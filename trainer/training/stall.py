@@ -96,9 +96,13 @@ class StallDetector:
     def _end(self, reason: str) -> None:
         sentence = f"{reason}, after step {self.step}."
         print(f"error: {sentence}\nThreads of this worker:\n{_stacks()}", file=sys.stderr, flush=True)
-        attempt(lambda: print(*self._states.read(), sep="\n", file=sys.stderr, flush=True), _SECONDS_FOR_LAST_WORDS)
+        attempt(self._print_states, _SECONDS_FOR_LAST_WORDS)
         attempt(lambda: self._note_failure(sentence), _SECONDS_FOR_LAST_WORDS)
         self._leave(EXIT_STALLED)
+
+    def _print_states(self) -> None:
+        for line in self._states.read():
+            print(line, file=sys.stderr, flush=True)
 
 
 def _stacks() -> str:
@@ -106,4 +110,4 @@ def _stacks() -> str:
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
-        return file.read()
+        return file.read().rstrip("\n")
