@@ -88,7 +88,7 @@ def prepare(config: Config, cluster: Cluster, console: Console) -> Prepared:
       UserError: the images are not as the configuration needs them.
     """
     source = open_source(config, console.note)
-    splits = split_examples(source.keys, source.labels, source.class_names, config.splits)
+    splits = split_examples(source.split_keys, source.labels, source.class_names, config.splits, source.kind)
     train = limit_per_class(splits.train, source.labels, config.examples_per_class, config.seed)
     weights = class_weights(config, source.class_names, source.labels[train])
     return Prepared(config, cluster, source, splits, train, weights)
@@ -160,7 +160,7 @@ def features_once(prepared: Prepared, model: Classifier, console: Console) -> Ru
         prepared.cluster,
         prepared.source,
         model.backbone,
-        model.image_input,
+        model.model_input,
         console.note,
         lambda done, total: console.work("features", done, total),
     )
@@ -189,7 +189,7 @@ def training_input(
         share = Share.of(context, config.batch_size)
         if features:
             return features.training_batches(source, train, config.seed, share, first_step, last_step)
-        return training_batches(source, train, config, model.image_input, share, first_step, last_step)
+        return training_batches(source, train, config, model.model_input, share, first_step, last_step)
 
     return prepared.cluster.distribute(of_one_pipeline)
 

@@ -14,7 +14,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainer.config import Config
-from trainer.data.images import unit_range
 from trainer.model.classifier import BatchRows, Classifier
 from trainer.model.optimizer import Optimizer
 from trainer.model.reduction import sum_over_replicas
@@ -125,8 +124,8 @@ class TrainStep:
         """Trains on a replica's batch.
 
         Args:
-          batch: "image" uint8 `[b, S, S, 3]` or "features" float32 `[b, feature_size]`, "label" int32 `[b]` and "row"
-            int32 `[b]`, b = global batch / replicas.
+          batch: "image" uint8 `[b, S, S, 3]`, "text" string `[b]` or "features" float32 `[b, feature_size]`; "label"
+            int32 `[b]` and "row" int32 `[b]`, b = global batch / replicas.
 
         Returns:
           Scalars, float32 (float64 with that precision), whose sums over replicas are the global batch's "loss" (with
@@ -174,7 +173,7 @@ class TrainStep:
         rows = BatchRows(step=self.optimizer.step, first_row=batch["row"][0], global_batch=self.global_batch)
         labels = batch["label"]
         if self.mixer:
-            pixels, partner_labels, own_share = self.mixer(unit_range(batch["image"]), labels, rows)
+            pixels, partner_labels, own_share = self.mixer(self.model.module_inputs(batch), labels, rows)
             logits = self.model.training_logits(self.model.backbone(pixels, training=True), rows)
             examples = self.loss(logits, labels, partner_labels, own_share)
             # The label that most of the image belongs to.
@@ -211,7 +210,7 @@ def _features(model: Classifier, batch: Batch, *, training: bool) -> tf.Tensor:
     """The batch's features, float `[b, feature_size]`: computed before, or by the backbone now."""
     if "features" in batch:
         return batch["features"]
-    return model.backbone(unit_range(batch["image"]), training=training)
+    return model.backbone(model.module_inputs(batch), training=training)
 
 
 class EvaluationStep:
@@ -225,8 +224,8 @@ class EvaluationStep:
         """Judges a replica's batch, padding included: who adds up leaves out the rows whose index is -1.
 
         Args:
-          batch: "image" uint8 `[b, S, S, 3]` or "features" float32 `[b, feature_size]`, "label" int32 `[b]`, "index"
-            int32 `[b]` (-1: padding).
+          batch: "image" uint8 `[b, S, S, 3]`, "text" string `[b]` or "features" float32 `[b, feature_size]`; "label"
+            int32 `[b]`, "index" int32 `[b]` (-1: padding).
 
         Returns:
           "index" int32 `[b]`, "loss" float32 `[b]` (cross-entropy without smoothing or regularization),
