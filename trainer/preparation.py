@@ -1,4 +1,4 @@
-"""What a run needs before its first step: images, splits, model, optimizer, batches.
+"""What a run needs before its first step: examples, splits, model, optimizer, batches.
 
 The run itself (`trainer.run`), preflight, the tests and the benchmarks all start from here.
 """
@@ -41,7 +41,7 @@ class Prepared:
     Attributes:
       config: the run.
       cluster: where it computes.
-      source: the images.
+      source: the images or texts.
       splits: which of them are for what.
       train: int64, the training images: `splits.train`, or `--examples_per_class` of them.
       class_weights: float32 `[classes]`, what an image of each class counts in training; None: all count 1.

@@ -167,7 +167,7 @@ class TrainStep:
             loss, hits = self._forward(batch)
             scaled_loss = self.optimizer.loss_scale.scale(loss)
         gradients = tape.gradient(scaled_loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return _Sums(loss, hits, tuple(gradients))
+        return _Sums(loss, hits, tuple(map(_dense, gradients, variables)))
 
     def _forward(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         rows = BatchRows(step=self.optimizer.step, first_row=batch["row"][0], global_batch=self.global_batch)
@@ -200,6 +200,16 @@ class TrainStep:
                 strategy.extended.update(variable.value, _assign, args=(value,), group=False)
 
         replica.merge_call(assign, args=(means,))
+
+
+def _dense(gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> tf.Tensor:
+    """The gradient in the shape of its variable: that of a table of word vectors comes as the rows that were looked up.
+
+    Where a word occurs twice its row comes twice, and what Adam squares must be the sum of both.
+    """
+    dense = tf.convert_to_tensor(gradient)
+    dense.set_shape(variable.shape)
+    return dense
 
 
 def _assign(variable: tf.Variable, value: tf.Tensor) -> Any:
