@@ -86,3 +86,34 @@ def with_vocabulary(folder: Path, words: tuple[str, ...], *, path: str = "", sig
     modules.save(module, folder, signatures=signatures)
     vocabulary.unlink()  # What is in the module is all there is.
     return folder
+
+
+def tf1_with_table(folder: Path, *, is_asset: bool) -> Path:
+    """An image module in the old format, with a table from a file that is an asset, or is merely named."""
+    v1 = tf.compat.v1
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    file = folder.parent / "words.txt"
+    file.write_text("cat\ndog", encoding="utf-8")
+    with tf.Graph().as_default(), v1.Session() as session:
+        images = v1.placeholder(tf.float32, [None, modules.IMAGE_SIZE, modules.IMAGE_SIZE, 3])
+        whole, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+        initializer = tf.lookup.TextFileInitializer(str(file), tf.string, whole, tf.int64, number)
+        table = tf.lookup.StaticHashTable(initializer, -1)
+        found = tf.cast(table.lookup(tf.constant("dog")), tf.float32)
+        weight = v1.get_variable("w", initializer=np.ones(3, np.float32), use_resource=True)
+        features = tf.reduce_mean(images, [1, 2]) * weight + found
+        session.run(v1.global_variables_initializer())
+        if not is_asset:
+            session.graph.clear_collection(v1.GraphKeys.ASSET_FILEPATHS)
+        signature = v1.saved_model.predict_signature_def({"images": images}, {"default": features})
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(
+            session,
+            [],
+            {"default": signature},
+            assets_collection=session.graph.get_collection(v1.GraphKeys.ASSET_FILEPATHS),
+            main_op=v1.tables_initializer(),
+        )
+        builder.save()
+    (folder / "tfhub_module.pb").write_bytes(b"\x08\x03")
+    return folder

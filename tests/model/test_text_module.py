@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +14,14 @@ import pytest
 import tensorflow as tf
 import text_modules
 from csv_files import NEGATIVE, POSITIVE, reviews, write_csv
+from tensorflow.core.protobuf import saved_model_pb2
 
 from trainer import run
 from trainer.cluster import connect
 from trainer.config import Config
 from trainer.errors import EXIT_DONE, UserError
 from trainer.features.engine import Engine
+from trainer.model.handles import resolve
 from trainer.model.hub import HubModule, load_module
 from trainer.preflight.readiness import check_program
 from trainer.preflight.steps import trace_steps
@@ -81,6 +84,12 @@ def train(settings: Config, steps: int = STEPS) -> Trained:
     evaluator = Evaluator(cluster, built.model, prepared.source, settings.batch_size)
     weights = [variable.numpy() for variable in built.optimizer.variables]
     return Trained(losses, weights, evaluator(prepared.splits.validation).losses)
+
+
+def copy_of(folder: Path, place: Path) -> tuple[Path, saved_model_pb2.SavedModel]:
+    """A copy of a module, and its graph, to be changed."""
+    copy = Path(shutil.copytree(folder, place / "copy"))
+    return copy, saved_model_pb2.SavedModel.FromString((copy / "saved_model.pb").read_bytes())
 
 
 class TestLoading:
@@ -155,6 +164,56 @@ class TestLoading:
         (tmp_path / "m" / "tfhub_module.pb").write_bytes(b"\x08\x03")
         with pytest.raises(UserError, match="in the old TF1 format, of which only image modules can be used"):
             load(tmp_path / "m")
+
+
+class TestFiles:
+    """A vocabulary may come from a file of the module's own, and from nowhere else."""
+
+    def test_its_own_file(self, looked_up: Path) -> None:
+        assert resolve(str(looked_up)) == str(looked_up)
+
+    def test_the_real_module(self, hub_module: Callable[[str], Path]) -> None:
+        folder = str(hub_module("text_imdb_embedding_16d"))
+        assert resolve(folder) == folder
+
+    def test_a_file_that_the_graph_names(self, tmp_path: Path) -> None:
+        folder = text_modules.with_vocabulary(tmp_path / "m", WORDS, path="/etc/passwd")
+        with pytest.raises(
+            UserError, match="is refused: its graph has InitializeTableFromTextFile of a file that is no"
+        ):
+            resolve(str(folder))
+
+    @pytest.mark.parametrize("change", ["constant", "argument"])
+    def test_a_file_that_is_bound_to_something_else(self, change: str, looked_up: Path, tmp_path: Path) -> None:
+        folder, saved = copy_of(looked_up, tmp_path)
+        objects = saved.meta_graphs[0].object_graph_def
+        asset = next(node for node in objects.nodes if node.WhichOneof("kind") == "asset")
+        if change == "constant":
+            asset.constant.operation = "Const"
+        else:
+            for function in objects.concrete_functions.values():
+                del function.bound_inputs[:]
+        (folder / "saved_model.pb").write_bytes(saved.SerializeToString())
+        with pytest.raises(UserError, match="is refused: .* of a file that is no asset of the module"):
+            resolve(str(folder))
+
+    @pytest.mark.parametrize("name", ["../../secret.txt", "/vocabulary.txt"])
+    def test_an_asset_elsewhere(self, name: str, looked_up: Path, tmp_path: Path) -> None:
+        (tmp_path / "secret.txt").write_text("great", encoding="utf-8")
+        folder, saved = copy_of(looked_up, tmp_path)
+        saved.meta_graphs[0].asset_file_def[0].filename = name
+        (folder / "saved_model.pb").write_bytes(saved.SerializeToString())
+        with pytest.raises(UserError, match=f"is refused: its graph has an asset that lies elsewhere, {name},"):
+            resolve(str(folder))
+
+    @pytest.mark.parametrize("is_asset", [True, False])
+    def test_the_old_format(self, is_asset: bool, tmp_path: Path) -> None:
+        folder = text_modules.tf1_with_table(tmp_path / "m", is_asset=is_asset)
+        if is_asset:
+            assert load_module(resolve(str(folder)), str(folder), 0).feature_size == 3
+        else:
+            with pytest.raises(UserError, match="of a file that is no asset of the module"):
+                resolve(str(folder))
 
 
 class TestTraining:
