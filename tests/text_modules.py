@@ -41,17 +41,25 @@ def hashing(folder: Path) -> Path:
     return modules.save(Module(), folder)
 
 
-def with_vocabulary(folder: Path, words: tuple[str, ...], *, path: str = "", signatures_only: bool = False) -> Path:
+def with_vocabulary(
+    folder: Path,
+    words: tuple[str, ...],
+    *,
+    file_name: str = "vocabulary.txt",
+    path: str = "",
+    signatures_only: bool = False,
+) -> Path:
     """Words are looked up in a table that is filled from a file, an asset; others have a vector in common.
 
     Args:
       folder: where to save it.
       words: in the order of the vectors.
+      file_name: of the asset.
       path: fill the table from this file instead, which is no asset.
       signatures_only: it cannot be called, and serves as serving_default.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    vocabulary = folder.parent / "vocabulary.txt"
+    vocabulary = folder.parent / file_name
     vocabulary.write_text("\n".join(words), encoding="utf-8")
 
     class Module(tf.Module):

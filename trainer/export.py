@@ -19,6 +19,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainer.data.texts import build_model_input
+from trainer.export_labels import LABELS, name_labels
 from trainer.export_reload import FreshProcess, ParityError, Probe
 from trainer.model.backbone import Backbone
 from trainer.model.classifier import Classifier
@@ -135,11 +136,12 @@ def _save_classifier(model: Classifier, class_names: Sequence[str], path: str) -
         signatures["from_pixels"] = tf.function(classify, input_signature=[pixels])
     served = _holder(model.variables, model.backbone.publisher_resources)
     with tempfile.TemporaryDirectory() as folder:
-        labels = Path(folder, "labels.txt")
+        labels = Path(folder, LABELS)
         labels.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
         served.labels = tf.saved_model.Asset(str(labels))
         with tf.device("/cpu:0"):
             tf.saved_model.save(served, path, signatures=signatures)
+    name_labels(path, "labels")
 
 
 def _save_feature_vector(backbone: Backbone, path: str) -> None:

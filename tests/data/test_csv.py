@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from csv_files import HEADER, reviews, write_csv
 
+from trainer.cluster import connect
 from trainer.config import Config
 from trainer.data import csv_file
 from trainer.data.order import Share
@@ -22,6 +23,8 @@ from trainer.data.text_source import TextSource
 from trainer.data.texts import TextInput
 from trainer.errors import UserError
 from trainer.features.content_ids import content_ids
+from trainer.preparation import prepare
+from trainer.records.console import Console
 
 
 def config(path: object, **fields: Any) -> Config:
@@ -195,6 +198,14 @@ class TestSplits:
         assert sum(map(len, parts)) == 100
         file = tmp_path / "t.csv"
         assert reports == [f"200 of 300 texts in {file} are copies of others; those that are alike share a split."]
+
+    def test_a_run_is_not_tested_on_copies_of_what_it_is_trained_on(self, tmp_path: Path) -> None:
+        settings = config(write_csv(tmp_path / "t.csv", reviews(60) * 3))
+        prepared = prepare(settings, connect(settings), Console(quiet=True))
+        assert isinstance(prepared.source, TextSource) and len(prepared.splits.test)
+        trained = texts_of(prepared.source, prepared.train)
+        assert trained.isdisjoint(texts_of(prepared.source, prepared.splits.test))
+        assert trained.isdisjoint(texts_of(prepared.source, prepared.splits.validation))
 
     def test_two_labels_of_one_text_are_reported(self, tmp_path: Path) -> None:
         reports: list[str] = []

@@ -44,7 +44,8 @@ def hashing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def looked_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return text_modules.with_vocabulary(tmp_path_factory.mktemp("vocabulary") / "module", WORDS)
+    """Its vocabulary is called as the class names are in an export."""
+    return text_modules.with_vocabulary(tmp_path_factory.mktemp("vocabulary") / "module", WORDS, file_name="labels.txt")
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,10 @@ class TestLoading:
                 r"it takes string \[2\]",
             ),
             (
+                lambda folder: modules.computing(folder, tf.TensorSpec([None]), lambda x: tf.stack([x, x], axis=1)),
+                r"it takes float32 \[batch\]",
+            ),
+            (
                 lambda folder: modules.computing(folder, text_modules.TEXTS, tf.strings.length),
                 r"gives int32 \[batch\], where float \[batch, features\] is expected",
             ),
@@ -197,7 +202,7 @@ class TestFiles:
         with pytest.raises(UserError, match="is refused: .* of a file that is no asset of the module"):
             resolve(str(folder))
 
-    @pytest.mark.parametrize("name", ["../../secret.txt", "/vocabulary.txt"])
+    @pytest.mark.parametrize("name", ["../../secret.txt", "/labels.txt"])
     def test_an_asset_elsewhere(self, name: str, looked_up: Path, tmp_path: Path) -> None:
         (tmp_path / "secret.txt").write_text("great", encoding="utf-8")
         folder, saved = copy_of(looked_up, tmp_path)
@@ -271,10 +276,12 @@ class TestWholeRuns:
         assert answers["class_id"].numpy().tolist()[:2] == [1, 0]
         np.testing.assert_allclose(answers["probabilities"].numpy().sum(axis=1), 1, atol=1e-6)
 
-    def test_the_vocabulary_is_in_both_exports_once(self, finished: Path) -> None:
-        for folder in (finished / "export", finished / "export" / "feature_vector"):
-            vocabularies = [file for file in (folder / "assets").iterdir() if file.name != "labels.txt"]
-            assert [file.read_text(encoding="utf-8").split() for file in vocabularies] == [list(WORDS)]
+    def test_the_vocabulary_is_in_both_exports_and_the_labels_keep_their_name(self, finished: Path) -> None:
+        def files(folder: Path) -> dict[str, list[str]]:
+            return {file.name: file.read_text(encoding="utf-8").split() for file in (folder / "assets").iterdir()}
+
+        assert files(finished / "export") == {"labels.txt": ["neg", "pos"], "labels.txt_1": list(WORDS)}
+        assert files(finished / "export" / "feature_vector") == {"labels.txt": list(WORDS)}
 
     def test_the_exported_module_is_a_text_module_again(self, finished: Path, csv: Path, looked_up: Path) -> None:
         module, original = load(finished / "export" / "feature_vector"), load(looked_up)
