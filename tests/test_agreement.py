@@ -51,8 +51,8 @@ def test_workers_that_agree_go_on() -> None:
 @pytest.mark.parametrize(
     ("other", "sentence"),
     [
-        ([HALVES[0], 2.0, 40.0], "worker 2 sees other images than the chief"),
-        ([HALVES[0] - 1, 1.0, 40.0], "worker 2 sees other images than the chief"),
+        ([HALVES[0], 2.0, 40.0], "worker 2 sees other examples than the chief"),
+        ([HALVES[0] - 1, 1.0, 40.0], "worker 2 sees other examples than the chief"),
         ([*HALVES, 0.0], "worker 2 would start at step 0 and the chief at step 40"),
     ],
 )

@@ -90,7 +90,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "--data=tfds:a/b/c: must name a data set of TensorFlow Datasets as tfds:NAME[/CONFIG][:VERSION].",
         ),
         ("{}/good", "--data={}/good: a folder of images is given as folder:{}/good."),
-        ("", "--data=: must be digits, folder:PATH, tfrecord:PATTERN, tfds:NAME or synthetic[:CLASSES]."),
+        ("", "--data=: must be digits, folder:PATH, tfrecord:PATTERN, tfds:NAME, csv:FILE or synthetic[:CLASSES]."),
     ],
 )
 def test_bad_data(data: str, sentence: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

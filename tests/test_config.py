@@ -38,8 +38,8 @@ def test_lists_are_read_as_on_the_command_line() -> None:
         ({"batch_size": 0}, "--batch_size=0: must be greater than or equal to 1"),
         (
             {"data": "foldr:x"},
-            "--data=foldr:x: must be digits, folder:PATH, tfrecord:PATTERN, tfds:NAME or synthetic[:CLASSES]; "
-            "did you mean folder?",
+            "--data=foldr:x: must be digits, folder:PATH, tfrecord:PATTERN, tfds:NAME, csv:FILE or synthetic[:CLASSES]"
+            "; did you mean folder?",
         ),
         ({"data": "~/photos"}, "a folder of images is given as folder:~/photos"),
         ({"data": "folder:"}, "must name the folder"),

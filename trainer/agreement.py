@@ -81,7 +81,7 @@ def check_agreement(cluster: Cluster, data_fingerprint: str, step: int) -> None:
     for index, row in enumerate(rows):
         if not np.array_equal(row[:2], rows[0, :2]):
             raise UserError(
-                f"{topology.name_of(index)} sees other images than the chief: make --data the same on all workers."
+                f"{topology.name_of(index)} sees other examples than the chief: make --data the same on all workers."
             )
         if row[2] != rows[0, 2]:
             raise UserError(

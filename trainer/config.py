@@ -20,10 +20,12 @@ from pydantic import ValidationError, field_validator, model_validator
 
 from trainer.config_errors import batch_size_problem, sentence, shown, values_from_json
 from trainer.config_fields import BUILT_IN_BACKBONE, Fields, changes_result
+from trainer.config_texts import text_problem
 from trainer.config_values import (
     AUTO_BATCH_SIZE,
     BALANCED,
     DataSpec,
+    ExampleKind,
     Fault,
     RateScale,
     credentials_problem,
@@ -125,6 +127,13 @@ class Config(Fields):
             raise ValueError(f"--batch_size={self.batch_size}: --mixup and --cutmix pair images, so it must be even")
         return self
 
+    @model_validator(mode="after")
+    def _check_texts(self) -> Config:
+        problem = text_problem(self, keeps_features=self.keeps_features)
+        if problem:
+            raise ValueError(problem)
+        return self
+
     def _check_views(self) -> None:
         """Makes sure that `--feature_cache_views` has something to keep."""
         given = f"--feature_cache_views={self.feature_cache_views}"
@@ -164,6 +173,11 @@ class Config(Fields):
     def data_spec(self) -> DataSpec:
         """`data`, taken apart."""
         return parse_data(self.data)
+
+    @property
+    def example_kind(self) -> ExampleKind:
+        """What is classified."""
+        return self.data_spec.example_kind
 
     @property
     def uses_hub_module(self) -> bool:
@@ -275,13 +289,15 @@ class Config(Fields):
     def identity(self) -> dict[str, Any]:
         """The fields that change the result, by name.
 
-        The place of a folder or of records is not among them: the images are, and `Source.fingerprint` stands for
-        those. So a folder and the records made of it are the same data.
+        The place of a folder, of records or of a table is not among them: the examples are, and `Source.fingerprint`
+        stands for those. So a folder and the records made of it are the same data.
         """
         dumped = self.model_dump(mode="json")
         identity = {name: dumped[name] for name, field in type(self).model_fields.items() if changes_result(field)}
         if self.data_spec.kind in ("folder", "tfrecord", "tfds"):
             identity["data"] = "folder"
+        elif self.data_spec.kind == "csv":
+            identity["data"] = "csv"
         return identity
 
     def fingerprint(self) -> str:

@@ -116,10 +116,11 @@ class Fields(BaseModel):
     data: Annotated[str, AfterValidator(checked_data)] = _field(
         "digits",
         "Data",
-        "The labelled images. digits: 1797 handwritten digits that come with scikit-learn. folder:PATH: one "
+        "The labelled images or texts. digits: 1797 handwritten digits that come with scikit-learn. folder:PATH: one "
         "folder of images a class, local or gs://. tfrecord:PATTERN: records of tf.train.Example in a file, in a "
         "folder, or in the files that a pattern such as /records/train-*.tfrecord fits, local or gs://. "
-        "tfds:NAME[/CONFIG][:VERSION]: a data set of TensorFlow Datasets, all its splits together. "
+        "tfds:NAME[/CONFIG][:VERSION]: a data set of TensorFlow Datasets, all its splits together. csv:FILE: texts and "
+        "their labels, local or gs://, see --text_column. "
         "synthetic[:CLASSES]: generated images, for speed tests.",
     )
     image_feature: str = _field(
@@ -157,7 +158,7 @@ class Fields(BaseModel):
         (75, 15, 10),
         "Data",
         "Percent of the images for training, validation and test. Which image goes where depends on its name "
-        "alone: neither the seed nor files that are added later move it.",
+        "alone, and of texts on their words: neither the seed nor examples that are added later move it.",
     )
     examples_per_class: int = _field(
         0,
@@ -231,12 +232,25 @@ class Fields(BaseModel):
         ge=1,
         lt=2**31,
     )
+    text_column: str = _field(
+        "text",
+        "Data",
+        "With csv: the name of the column that holds the text. The file is UTF-8, its first row names the columns, and "
+        "a text that holds commas or line breaks stands in double quotes.",
+        changes_result=False,  # Which texts and labels are used does, and for those stands `Source.fingerprint`.
+    )
+    label_column: str = _field(
+        "label",
+        "Data",
+        "With csv: the name of the column that holds the class, by its name.",
+        changes_result=False,
+    )
 
     backbone: str = _field(
         BUILT_IN_BACKBONE,
         "Model",
-        "What turns an image into a feature vector. convnet: a small network of our own, trained from scratch. "
-        "Otherwise a TensorFlow Hub handle: a folder, gs://, or https://.",
+        "What turns an image or a text into a feature vector. convnet: a small network of our own for images, trained "
+        "from scratch. Otherwise a TensorFlow Hub handle: a folder, gs://, or https://.",
     )
     train_backbone: bool = _field(
         False,

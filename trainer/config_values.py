@@ -20,7 +20,10 @@ AUTO_BATCH_SIZE = 0
 BALANCED = "balanced"
 """The class weights that make every class count alike."""
 
-DataKind = Literal["digits", "folder", "tfrecord", "tfds", "synthetic"]
+DataKind = Literal["digits", "folder", "tfrecord", "tfds", "csv", "synthetic"]
+
+ExampleKind = Literal["image", "text"]
+"""What is classified; also the word for it, whose plural takes an s."""
 
 
 # NAME, NAME/CONFIG, NAME:1.2.3 or NAME/CONFIG:1.2.3. No namespaces: they are looked up in the network.
@@ -34,6 +37,11 @@ class DataSpec(NamedTuple):
     argument: str
 
     @property
+    def example_kind(self) -> ExampleKind:
+        """What such data holds."""
+        return "text" if self.kind == "csv" else "image"
+
+    @property
     def synthetic_classes(self) -> int:
         """How many classes `synthetic[:CLASSES]` asks for."""
         return int(self.argument) if self.argument else DEFAULT_SYNTHETIC_CLASSES
@@ -43,8 +51,8 @@ def parse_data(spec: str) -> DataSpec:
     """Takes `--data` apart.
 
     Raises:
-      ValueError: not one of `digits`, `folder:PATH`, `tfrecord:PATTERN`, `tfds:NAME[/CONFIG][:VERSION]` and
-        `synthetic[:CLASSES]`; the message says which are accepted.
+      ValueError: not one of `digits`, `folder:PATH`, `tfrecord:PATTERN`, `tfds:NAME[/CONFIG][:VERSION]`, `csv:FILE`
+        and `synthetic[:CLASSES]`; the message says which are accepted.
     """
     kind, colon, argument = spec.partition(":")
     if kind not in get_args(DataKind):
@@ -52,13 +60,17 @@ def parse_data(spec: str) -> DataSpec:
         if not near and ("/" in spec or spec.startswith((".", "~"))):
             raise ValueError(f"a folder of images is given as folder:{spec}")
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"must be digits, folder:PATH, tfrecord:PATTERN, tfds:NAME or synthetic[:CLASSES]{hint}")
+        raise ValueError(
+            f"must be digits, folder:PATH, tfrecord:PATTERN, tfds:NAME, csv:FILE or synthetic[:CLASSES]{hint}"
+        )
     if kind == "folder" and not argument:
         raise ValueError("must name the folder, as in folder:PATH")
     if kind == "tfrecord" and not argument:
         raise ValueError("must name a file, a folder or a pattern, as in tfrecord:/records/train-*.tfrecord")
     if kind == "tfds" and not re.fullmatch(_TFDS_NAME, argument):
         raise ValueError("must name a data set of TensorFlow Datasets as tfds:NAME[/CONFIG][:VERSION]")
+    if kind == "csv" and not argument:
+        raise ValueError("must name the file, as in csv:FILE")
     if kind == "digits" and colon:
         raise ValueError("digits takes nothing after it")
     if kind == "synthetic" and colon and not (argument.isdecimal() and 2 <= int(argument) <= 1000):

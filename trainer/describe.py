@@ -27,7 +27,7 @@ def describe(prepared: Prepared, built: Built, progress: Progress, console: Cons
     if cluster.hint:
         console.entry("", cluster.hint)
     console.entry(
-        "images",
+        f"{source.kind}s",
         f"{source.name}: {len(source)} of {len(source.class_names)} classes; {len(prepared.train)} to train, "
         f"{len(splits.validation)} to validate, {len(splits.test)} to test",
     )
@@ -37,14 +37,15 @@ def describe(prepared: Prepared, built: Built, progress: Progress, console: Cons
         )
     trained, total = parameter_count(built.optimizer.variables), parameter_count(built.model.variables)
     size = built.model.backbone.image_size
-    console.entry("model", f"{config.backbone} at {size} x {size} pixels: {total:,} parameters, {trained:,} trained")
+    at_size = f" at {size} x {size} pixels" if size else ""
+    console.entry("model", f"{config.backbone}{at_size}: {total:,} parameters, {trained:,} trained")
     per_replica = cluster.replica_batch(config.batch_size)
     shared = f", {per_replica} a replica" if cluster.replicas > 1 else ""
     pieces = f", in {config.accumulation_steps} pieces" if config.accumulation_steps > 1 else ""
     console.entry(
         "plan",
         f"{counted(config.epochs, 'epoch')}, {counted(prepared.steps_total, 'step')} of "
-        f"{counted(config.batch_size, 'image')}{shared}{pieces}",
+        f"{counted(config.batch_size, source.kind)}{shared}{pieces}",
     )
     scales = "".join(f", {_scaled(group)}" for group in built.optimizer.groups if group.rate_scale != 1)
     console.entry("rate", f"{config.optimizer}, {config.schedule} from {config.peak_learning_rate:g}{scales}")
@@ -65,9 +66,11 @@ def list_variables(built: Built, console: Console) -> None:
 def say_result(prepared: Prepared, status: Status, console: Console) -> None:
     """Tells the test result and where the model is."""
     if status.test:
-        test = status.test
+        test, kind = status.test, prepared.source.kind
         chosen = f", checkpoint of epoch {status.best.epoch}" if status.best else ""
-        console.entry("test", f"accuracy {test.accuracy:.4f}, loss {test.loss:.4f} on {test.examples} images{chosen}")
+        console.entry(
+            "test", f"accuracy {test.accuracy:.4f}, loss {test.loss:.4f} on {counted(test.examples, kind)}{chosen}"
+        )
     console.entry("export", status.export or "left out, as --noexport says")
     if prepared.config.data == "digits" and not prepared.config.uses_hub_module:
         console.note(SAMPLE_NOTE)

@@ -1,7 +1,7 @@
 """Export: SavedModels that serve with TensorFlow alone, published only after a parity check in a fresh process.
 
 export/                 the classifier
-  saved_model.pb …      signatures serving_default (encoded images) and from_pixels (floats in [0, 1])
+  saved_model.pb …      signatures serving_default (encoded images, or texts) and, of images, from_pixels (in [0, 1])
   assets/labels.txt     one class name a line, in the order of the probabilities
   feature_vector/       the backbone alone, a reusable Hub module: the next run's --backbone
 """
@@ -18,7 +18,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainer.data.images import unit_range
+from trainer.data.texts import build_model_input
+from trainer.export_labels import LABELS, name_labels
 from trainer.export_reload import FreshProcess, ParityError, Probe
 from trainer.model.backbone import Backbone
 from trainer.model.classifier import Classifier
@@ -32,13 +33,13 @@ PARITY_TOLERANCE = 1e-6
 computed on CPU."""
 
 
-def export_model(model: Classifier, class_names: Sequence[str], images: Sequence[bytes], run: RunDirectory) -> str:
+def export_model(model: Classifier, class_names: Sequence[str], examples: Sequence[bytes], run: RunDirectory) -> str:
     """Saves, reloads in a fresh process, compares, publishes under `export/`.
 
     Args:
       model: on CPU, outside of any strategy, with the weights to publish.
       class_names: in the order of the logits.
-      images: encoded images, at least one, that both models are asked about.
+      examples: encoded images or texts, at least one, that both models are asked about.
       run: the run directory; an earlier export is replaced only by one that passed.
 
     Returns:
@@ -52,7 +53,7 @@ def export_model(model: Classifier, class_names: Sequence[str], images: Sequence
         staging = run.staging(FOLDER)
         feature_vector = f"{staging}/{FEATURE_VECTOR}"
         try:
-            probe = _probe(model, images)
+            probe = _probe(model, examples)
             _save_classifier(model, class_names, staging)
             fresh.ask("classifier", staging, probe)
             _save_feature_vector(model.backbone, feature_vector)
@@ -76,7 +77,8 @@ def compare(expected: Probe, class_names: Sequence[str], actual: dict[str, NDArr
     Raises:
       ParityError: any answer differs; the message says which and by how much.
     """
-    for signature in ("serving_default", "from_pixels"):
+    signatures = ["serving_default", *(["from_pixels"] if expected.pixels is not None else [])]
+    for signature in signatures:
         probabilities = actual[f"{signature}/probabilities"]
         difference = float(np.max(np.abs(probabilities - expected.probabilities)))
         if not difference <= PARITY_TOLERANCE:
@@ -93,24 +95,28 @@ def compare(expected: Probe, class_names: Sequence[str], actual: dict[str, NDArr
         raise ParityError(f"feature vectors differ by {difference:.3g} of their largest value after reloading")
 
 
-def _probe(model: Classifier, images: Sequence[bytes]) -> Probe:
+def _probe(model: Classifier, examples: Sequence[bytes]) -> Probe:
+    model_input = model.model_input
+
     @tf.function
-    def ask(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        features = model.backbone(pixels, training=False)
+    def ask(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        features = model.backbone(inputs, training=False)
         return tf.nn.softmax(model.logits(features)), features
 
     with tf.device("/cpu:0"):
-        pixels = unit_range(tf.stack([model.image_input.from_encoded(tf.constant(image)) for image in images]))
-        probabilities, features = ask(pixels)
-    return Probe(images, pixels.numpy(), probabilities.numpy(), features.numpy())
+        elements = tf.stack([model_input.from_encoded(tf.constant(example)) for example in examples])
+        inputs = model_input.for_module(elements)
+        probabilities, features = ask(inputs)
+    pixels = None if model_input.takes_encoded else inputs.numpy()
+    return Probe(examples, pixels, probabilities.numpy(), features.numpy())
 
 
 def _save_classifier(model: Classifier, class_names: Sequence[str], path: str) -> None:
-    size = model.backbone.image_size
+    model_input = model.model_input
     names = tf.constant(list(class_names))
 
-    def classify(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = model(pixels)
+    def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = model(inputs)
         class_id = tf.argmax(logits, axis=-1)
         return {
             "logits": logits,
@@ -119,33 +125,28 @@ def _save_classifier(model: Classifier, class_names: Sequence[str], path: str) -
             "label": tf.gather(names, class_id),
         }
 
-    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, name="pixels")])
-    def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        return classify(pixels)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels = tf.map_fn(
-            model.image_input.from_encoded,
-            image_bytes,
-            fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
-        )
-        answers = classify(unit_range(pixels))
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=model_input.argument)])
+    def serving_default(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        answers = classify(model_input.serve(encoded))
         return {name: answers[name] for name in ("probabilities", "label", "class_id")}
 
-    served = _holder(model.variables)
+    signatures = {"serving_default": serving_default}
+    if not model_input.takes_encoded:
+        pixels = tf.TensorSpec(model_input.module_batch.shape, model_input.module_batch.dtype, name="pixels")
+        signatures["from_pixels"] = tf.function(classify, input_signature=[pixels])
+    served = _holder(model.variables, model.backbone.publisher_resources)
     with tempfile.TemporaryDirectory() as folder:
-        labels = Path(folder, "labels.txt")
+        labels = Path(folder, LABELS)
         labels.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
         served.labels = tf.saved_model.Asset(str(labels))
         with tf.device("/cpu:0"):
-            tf.saved_model.save(
-                served, path, signatures={"serving_default": serving_default, "from_pixels": from_pixels}
-            )
+            tf.saved_model.save(served, path, signatures=signatures)
+    name_labels(path, "labels")
 
 
 def _save_feature_vector(backbone: Backbone, path: str) -> None:
-    spec = tf.TensorSpec([None, backbone.image_size, backbone.image_size, 3], tf.float32, name="inputs")
+    taken = build_model_input(backbone.image_size).module_batch
+    spec = tf.TensorSpec(taken.shape, taken.dtype, name="inputs")
 
     @tf.function
     def features(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -153,7 +154,7 @@ def _save_feature_vector(backbone: Backbone, path: str) -> None:
 
     for training in (False, True):
         features.get_concrete_function(spec, training=training)
-    module = _holder(backbone.variables)
+    module = _holder(backbone.variables, backbone.publisher_resources)
     module.__call__ = features
     module.trainable_variables = [variable for variable in module.variables if variable.trainable]
     module.regularization_losses = [tf.function(loss, input_signature=[]) for loss in backbone.publisher_losses]
@@ -161,12 +162,13 @@ def _save_feature_vector(backbone: Backbone, path: str) -> None:
         tf.saved_model.save(module, path)
 
 
-def _holder(variables: Sequence[keras.Variable]) -> tf.train.Checkpoint:
-    """An object to save that owns these variables.
+def _holder(variables: Sequence[keras.Variable], resources: Sequence[Any]) -> tf.train.Checkpoint:
+    """An object to save that owns these variables, and the tables and files that a module comes with.
 
     Layers must not be attached to it: a Keras variable is saved as a copy of what it wraps, and whoever loads the
     module would train one copy and compute with the other.
     """
     holder = tf.train.Checkpoint()
     holder.variables = [variable.value for variable in variables]
+    holder.resources = list(resources)
     return holder

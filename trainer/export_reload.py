@@ -33,17 +33,18 @@ class ParityError(RuntimeError):
 
 @dataclass(frozen=True)
 class Probe:
-    """Images to ask about, and what the model in memory says of them.
+    """Examples to ask about, and what the model in memory says of them.
 
     Attributes:
-      encoded: n images as files hold them.
-      pixels: float32 `[n, S, S, 3]` in [0, 1], the same images decoded and resized.
+      encoded: n examples as clients send them: image files, or texts in UTF-8.
+      pixels: float32 `[n, S, S, 3]` in [0, 1], the same images decoded and resized; None where the examples are texts,
+        which the module takes as they are.
       probabilities: float32 `[n, classes]`.
       features: float32 `[n, feature_size]`.
     """
 
     encoded: Sequence[bytes]
-    pixels: NDArray[np.float32]
+    pixels: NDArray[np.float32] | None
     probabilities: NDArray[np.float32]
     features: NDArray[np.float32]
 
@@ -91,10 +92,11 @@ class FreshProcess:
         Args:
           part: what the SavedModel is.
           path: its folder, complete.
-          probe: its images.
+          probe: its examples.
         """
-        images = {f"image_{place}": np.frombuffer(image, np.uint8) for place, image in enumerate(probe.encoded)}
-        np.savez(self._path(f"{part}-questions.npz"), pixels=probe.pixels, **images)  # type: ignore[arg-type]
+        encoded = {f"encoded_{place}": np.frombuffer(example, np.uint8) for place, example in enumerate(probe.encoded)}
+        pixels = {} if probe.pixels is None else {"pixels": probe.pixels}
+        np.savez(self._path(f"{part}-questions.npz"), **encoded, **pixels)  # type: ignore[arg-type]
         question = {
             "part": part,
             "path": path,

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data.images import ImageInput
+from trainer.data.model_input import ModelInput
 from trainer.data.source import Source
 from trainer.preparation import Built, Prepared, parameter_count
 from trainer.processors import processors
@@ -19,6 +20,9 @@ from trainer.wording import counted
 
 _THUMBNAIL = 128
 """Height and width of a picture on the page, in pixels, unless the model sees fewer."""
+
+_MOST_LETTERS = 600
+"""Of a text on the page."""
 
 _SMALLEST_JPEG = 64
 """Pixels of height below which a picture is kept as PNG: a JPEG of it would be larger, and blurred."""
@@ -36,7 +40,7 @@ def facts_of(prepared: Prepared, built: Built) -> Facts:
     backbone = built.model.backbone
     return Facts(
         data=source.name,
-        example_kind="image",
+        example_kind=source.kind,
         class_names=list(source.class_names),
         examples={name: np.bincount(source.labels[rows], minlength=classes).tolist() for name, rows in used.items()},
         image_size=backbone.image_size,
@@ -61,8 +65,13 @@ def predictions_of(evaluation: Evaluation, source: Source) -> Predictions:
     )
 
 
-def shown_examples(evaluation: Evaluation, source: Source, image_input: ImageInput) -> list[ShownExample]:
+def shown_examples(evaluation: Evaluation, source: Source, model_input: ModelInput) -> list[ShownExample]:
     """A few of the answers with what the model looked at.
+
+    Args:
+      evaluation: has the answers.
+      source: of the examples.
+      model_input: what the model takes of them.
 
     Raises:
       tf.errors.OpError: an image cannot be read any more.
@@ -70,7 +79,7 @@ def shown_examples(evaluation: Evaluation, source: Source, image_input: ImageInp
     predictions = predictions_of(evaluation, source)
 
     def shown(place: int) -> ShownExample:
-        content, media_type = _thumbnail(source.encoded(int(evaluation.indices[place])), image_input)
+        content, media_type = _content(source.encoded(int(evaluation.indices[place])), model_input)
         return ShownExample(
             key=predictions.keys[place],
             label=predictions.labels[place],
@@ -83,8 +92,15 @@ def shown_examples(evaluation: Evaluation, source: Source, image_input: ImageInp
     return [shown(place) for place in choose_examples(predictions).tolist()]
 
 
+def _content(encoded: bytes, model_input: ModelInput) -> tuple[bytes, str]:
+    """What a person is shown of an example, and its media type: the picture that the model sees, small, or the text."""
+    if isinstance(model_input, ImageInput):
+        return _thumbnail(encoded, model_input)
+    text = encoded.decode(errors="replace")
+    return (text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]}…").encode(), "text/plain"
+
+
 def _thumbnail(encoded: bytes, image_input: ImageInput) -> tuple[bytes, str]:
-    """What the model sees of an image, small, and its media type."""
     with tf.device("/cpu:0"):
         pixels = image_input.from_encoded(tf.constant(encoded))
         if image_input.size > _THUMBNAIL:

@@ -1,4 +1,4 @@
-"""What a run needs before its first step: images, splits, model, optimizer, batches.
+"""What a run needs before its first step: examples, splits, model, optimizer, batches.
 
 The run itself (`trainer.run`), preflight, the tests and the benchmarks all start from here.
 """
@@ -44,7 +44,7 @@ class Prepared:
     Attributes:
       config: the run.
       cluster: where it computes.
-      source: the images.
+      source: the images or texts.
       splits: which of them are for what.
       train: int64, the training images: `splits.train`, or `--examples_per_class` of them.
       class_weights: float32 `[classes]`, what an image of each class counts in training; None: all count 1.
@@ -91,7 +91,7 @@ def prepare(config: Config, cluster: Cluster, console: Console) -> Prepared:
       UserError: the images are not as the configuration needs them.
     """
     source = open_source(config, console.note)
-    splits = split_examples(source.keys, source.labels, source.class_names, config.splits)
+    splits = split_examples(source.split_keys, source.labels, source.class_names, config.splits, source.kind)
     train = limit_per_class(splits.train, source.labels, config.examples_per_class, config.seed)
     weights = class_weights(config, source.class_names, source.labels[train])
     return Prepared(config, cluster, source, splits, train, weights)
@@ -163,7 +163,7 @@ def features_once(prepared: Prepared, model: Classifier, console: Console) -> Ru
         prepared.cluster,
         prepared.source,
         model.backbone,
-        model.image_input,
+        model.model_input,
         console.note,
         lambda done, total: console.work("features", done, total),
     )
@@ -192,7 +192,7 @@ def training_input(
         share = Share.of(context, config.batch_size)
         if features:
             return features.training_batches(source, train, config.seed, share, first_step, last_step)
-        return training_batches(source, train, config, model.image_input, share, first_step, last_step)
+        return training_batches(source, train, config, model.model_input, share, first_step, last_step)
 
     return prepared.cluster.distribute(of_one_pipeline)
 

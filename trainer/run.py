@@ -26,6 +26,7 @@ from trainer.config import Config
 from trainer.data.bad_images import naming_bad_images
 from trainer.data.decoded_cache import decode_all
 from trainer.data.file_source import FileSource
+from trainer.data.images import ImageInput
 from trainer.data.source import Source
 from trainer.describe import describe, list_variables, say_result
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
@@ -134,7 +135,9 @@ def _with_decoded_images(prepared: Prepared, built: Built, console: Console) -> 
     """The same with the images in memory, where `--cache_decoded` asks for it and they will be looked at."""
     if not prepared.config.cache_decoded or prepared.config.keeps_features:
         return prepared
-    return dataclasses.replace(prepared, source=decode_all(prepared.source, built.model.image_input, console.note))
+    image_input = built.model.model_input
+    assert isinstance(image_input, ImageInput)  # `Config` does not allow it with texts.
+    return dataclasses.replace(prepared, source=decode_all(prepared.source, image_input, console.note))
 
 
 def _begin(session: Session) -> None:
@@ -262,7 +265,7 @@ def _judge(session: Session, evaluator: Evaluator, best: Checkpoint) -> None:
             session.status.update(test=TestResult(found.accuracy, found.loss, found.examples))
         if session.is_chief:
             predictions_of(found, source).write(session.run, split)
-            write_examples(session.run, shown_examples(found, source, session.built.model.image_input))
+            write_examples(session.run, shown_examples(found, source, session.built.model.model_input))
 
 
 def _train_and_test(session: Session, features: RunFeatures | None) -> Checkpoint:

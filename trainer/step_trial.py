@@ -80,7 +80,7 @@ def _batch_spec(
     """What one replica gets of a training step, by name."""
     config, model = prepared.config, built.model
     share = Share.of(context, config.batch_size)
-    batches = training_batches(prepared.source, prepared.train, config, model.image_input, share, 0, 1)
+    batches = training_batches(prepared.source, prepared.train, config, model.model_input, share, 0, 1)
     spec: Batch = batches.element_spec
     if config.uses_hub_module and config.keeps_features:
         features = tf.TensorSpec([share.replica_batch, model.backbone.feature_size], tf.float32)

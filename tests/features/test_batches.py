@@ -20,7 +20,7 @@ from trainer.data.source import ArraySource
 from trainer.features.batches import (
     TrainingFeatures,
     evaluation_feature_batches,
-    pixel_batches,
+    extractor_batches,
     training_feature_batches,
 )
 from trainer.features.fill import fill
@@ -98,11 +98,11 @@ def drawn(
     """The pixels at some places, as an extractor gets them."""
     ids = all_ids(source)[INDICES]
     order = tf.data.Dataset.from_tensors(np.array(places))
-    batches = pixel_batches(source, INDICES, ids, IMAGES, view, augmentation, order, batch)
+    batches = extractor_batches(source, INDICES, ids, IMAGES, view, augmentation, order, batch)
     rows: dict[int, NDArray[np.uint8]] = {}
     for rows_of_batch in batches.as_numpy_iterator():
-        assert rows_of_batch["image"].shape == (batch, tiny_features.SIZE, tiny_features.SIZE, 3)
-        rows |= dict(zip(rows_of_batch["place"].tolist(), rows_of_batch["image"]))
+        assert rows_of_batch["example"].shape == (batch, tiny_features.SIZE, tiny_features.SIZE, 3)
+        rows |= dict(zip(rows_of_batch["place"].tolist(), rows_of_batch["example"]))
     return rows
 
 

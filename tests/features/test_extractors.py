@@ -57,6 +57,7 @@ def said_by(module: HubModule, pixels: Pixels) -> NDArray[np.float32]:
 
 def assert_is_the_module(extractor: Extractor, module: HubModule, atol: float = 1e-5) -> None:
     """Right features, the same in any order and beside any others."""
+    assert module.image_size
     pixels = noise(module.image_size, extractor.batch)
     features = extractor(pixels)
     assert features.dtype == np.float32

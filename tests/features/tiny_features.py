@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from trainer.data.images import ImageInput
 from trainer.data.source import ArraySource
-from trainer.features.batches import pixel_batches
+from trainer.features.batches import extractor_batches
 from trainer.features.cache import FeatureCache
 from trainer.features.content_ids import content_ids
 from trainer.features.engine import Engine
 from trainer.features.extractors import Extractor, Features, Pixels
-from trainer.features.fill import ImageBatches
+from trainer.features.fill import ExampleBatches
 from trainer.features.recipe import Recipe
 
 SIZE = 4
@@ -56,13 +56,13 @@ def features_of(pixels: Pixels) -> Features:
     return pixels.astype(np.float32).mean(axis=(1, 2))
 
 
-def images_of(source: ArraySource) -> ImageBatches:
+def images_of(source: ArraySource) -> ExampleBatches:
     """All images of a source, as `fill` wants them."""
     indices = np.arange(len(source.labels))
     ids = all_ids(source)
 
     def images(order: tf.data.Dataset, batch: int) -> tf.data.Dataset:
-        return pixel_batches(source, indices, ids, ImageInput(SIZE, "crop"), None, None, order, batch)
+        return extractor_batches(source, indices, ids, ImageInput(SIZE, "crop"), None, None, order, batch)
 
     return images
 

@@ -65,7 +65,9 @@ def test_a_table_may_be_filled_from_an_asset_and_from_no_file_whose_name_is_comp
     asset.unlink()
     assert load_module(resolve(str(good)), str(good), 0).feature_size == 3
     bad = hostile_modules.with_table(tmp_path / "bad", good / "assets" / "labels.txt", computed=True)
-    with pytest.raises(UserError, match=r"is refused: its graph has InitializeTableFromTextFile of a file whose name"):
+    with pytest.raises(
+        UserError, match=r"is refused: its graph has InitializeTableFromTextFile of a file that is no asset"
+    ):
         resolve(str(bad))
 
 

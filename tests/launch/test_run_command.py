@@ -115,7 +115,7 @@ def test_a_restart_goes_on_with_what_the_run_has_left(flags: list[str], added_fl
         ("run --workers=2 -- digits", "digits is not a flag: every argument starts with --"),
         (
             "run --workers=2 -- --data=digit",
-            "--data=digit: must be digits, folder:PATH, tfrecord:PATTERN, tfds:NAME or",
+            "--data=digit: must be digits, folder:PATH, tfrecord:PATTERN, tfds:NAME, csv:FILE or",
         ),
         ("run --workers=2 -- --help", "--help behind -- is the trainer's: python -m trainer.task --help lists its"),
         ("run --workers=2 -- --strategy=mirrored", "--strategy=mirrored does not go with launch run"),

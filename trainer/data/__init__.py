@@ -6,7 +6,8 @@ Five rooms, each with one question:
 * `splits`: which of them train, validate and test? A pure function of the key.
 * `order`: which example stands where? A pure function of the seed and the position.
 * `pipeline`: in which shape do they reach a replica?
-* `images` and `augment`: what do their bytes mean as pixels? Shared with the exported model.
+* `model_input`: what does a model take? Shared with the exported model. `images` and `augment` make pixels of bytes,
+  `texts` leaves them as they are.
 
 In use, for one process with all replicas:
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
 from trainer.config_fields import MAX_IMAGE_PIXELS
 from trainer.data.image_headers import claimed_pixels, claimed_pixels_of_others, jpeg_pixels
+from trainer.data.model_input import ModelInput
 
 PREPROCESSING_VERSION = 2
 """To be raised by whoever changes which pixels the functions here make of the same bytes: features are kept by it."""
@@ -85,8 +87,8 @@ def decode_at_least(encoded: tf.Tensor, side: int, max_pixels: int = MAX_IMAGE_P
 
 
 @dataclass(frozen=True)
-class ImageInput:
-    """How a picture becomes a model's input: a part of the model, the same in training and in serving.
+class ImageInput(ModelInput):
+    """How a picture becomes a model's input: see `ModelInput`.
 
     Attributes:
       size: height and width, in pixels.
@@ -99,9 +101,28 @@ class ImageInput:
     resize: str
     max_pixels: int = MAX_IMAGE_PIXELS
 
-    def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
+    kind = "image"
+    argument = "image_bytes"
+    takes_encoded = False
+
+    @property
+    def element(self) -> tf.TensorSpec:
+        """uint8 [size, size, 3]."""
+        return tf.TensorSpec([self.size, self.size, 3], tf.uint8)
+
+    @property
+    def module_batch(self) -> tf.TensorSpec:
+        """float32 [None, size, size, 3], in [0, 1]."""
+        return tf.TensorSpec([None, self.size, self.size, 3], tf.float32)
+
+    @property
+    def ingredients(self) -> dict[str, Any]:
+        """See `ModelInput.ingredients`."""
+        return {"image_size": self.size, "resize": self.resize, "preprocessing": PREPROCESSING_VERSION}
+
+    def __call__(self, example: tf.Tensor) -> tf.Tensor:
         """uint8 [height, width, 3] -> uint8 [size, size, 3]; a batch of pictures of one size likewise."""
-        return to_size(middle_square(pixels) if self.resize == "crop" else pixels, self.size)
+        return to_size(middle_square(example) if self.resize == "crop" else example, self.size)
 
     def from_encoded(self, encoded: tf.Tensor) -> tf.Tensor:
         """The bytes of one file, a string scalar, to uint8 [size, size, 3]: what the model is trained on and serves.
@@ -109,6 +130,10 @@ class ImageInput:
         A JPEG is decoded at the smallest scale that suffices, see `decode_at_least`, which raises what this does.
         """
         return self(decode_at_least(encoded, self.size, self.max_pixels))
+
+    def for_module(self, elements: tf.Tensor) -> tf.Tensor:
+        """Levels from 0 to 255 as numbers in [0, 1]."""
+        return unit_range(elements)
 
 
 def middle_square(pixels: tf.Tensor) -> tf.Tensor:

@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 from trainer.config import Config
 from trainer.data.augment import augment, least_side
 from trainer.data.images import ImageInput, decode_at_least
+from trainer.data.model_input import ModelInput
 from trainer.data.order import PADDING, Share, evaluation_order, training_order
-from trainer.data.source import ArraySource, EncodedSource, Source
+from trainer.data.source import EncodedSource, MemorySource, Source
 from trainer.processors import processors
 from trainer.storage import is_remote
 
 Batch = dict[str, tf.Tensor]
 """What one replica gets of one step, b rows of the global batch.
 
-"image": uint8 [b, size, size, 3]; "label": int32 [b]; "index": int32 [b], the example's index in the source. In
-evaluation rows of padding have index -1, label 0 and black pixels. Training adds "row": int32 [b], their places in the
-global batch.
+"image": uint8 [b, size, size, 3], or "text": string [b]; "label": int32 [b]; "index": int32 [b], the example's index in
+the source. In evaluation rows of padding have index -1, label 0 and black pixels, or an empty text. Training adds
+"row": int32 [b], their places in the global batch.
 """
 
 REMOTE_READS = 64
@@ -41,17 +42,19 @@ class Augmentation:
     Attributes:
       change: from uint8 pixels [height, width, 3] and a seed, int32 [2], to uint8 [size, size, 3].
       least_side: the shorter side, in pixels, that it needs of a picture.
+      max_pixels: files that claim more are refused, see `ImageInput`.
     """
 
     change: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
     least_side: int
+    max_pixels: int
 
 
 def training_batches(
     source: Source,
     indices: NDArray[np.int64],
     config: Config,
-    image_input: ImageInput,
+    model_input: ModelInput,
     share: Share,
     first_step: int,
     last_step: int,
@@ -62,7 +65,7 @@ def training_batches(
       source: where the examples come from.
       indices: int64 [n], the examples to train on.
       config: its seed and augmentation.
-      image_input: how a picture becomes the model's input.
+      model_input: how an example becomes the model's input.
       share: which rows of each step.
       first_step: where to start; what lies before is neither read nor decoded.
       last_step: where to stop, exclusive.
@@ -72,26 +75,26 @@ def training_batches(
       image that cannot be decoded, and tf.errors.NotFoundError or another OpError on one that cannot be read.
     """
     order = training_order(len(indices), config.seed, share, first_step, last_step)
-    augmentation = augmentation_of(config, image_input)
-    return numbered(example_batches(order, source, indices, image_input, share, augmentation, padded=False), share)
+    augmentation = augmentation_of(config, model_input)
+    return numbered(example_batches(order, source, indices, model_input, share, augmentation, padded=False), share)
 
 
 def evaluation_batches(
-    source: Source, indices: NDArray[np.int64], image_input: ImageInput, share: Share
+    source: Source, indices: NDArray[np.int64], model_input: ModelInput, share: Share
 ) -> tf.data.Dataset:
     """Every example once, in order, padded to whole global batches.
 
     Args:
       source: where the examples come from.
       indices: int64 [n], the examples to evaluate on; none at all gives an empty dataset.
-      image_input: how a picture becomes the model's input.
+      model_input: how an example becomes the model's input.
       share: which rows of each global batch.
 
     Returns:
       A dataset of `Batch` in the order (global batch, local replica): as many for every replica of every pipeline.
       It raises when run as that of `training_batches` does.
     """
-    return example_batches(evaluation_order(len(indices), share), source, indices, image_input, share, None)
+    return example_batches(evaluation_order(len(indices), share), source, indices, model_input, share, None)
 
 
 def numbered(batches: tf.data.Dataset, share: Share) -> tf.data.Dataset:
@@ -106,22 +109,23 @@ def _number_rows(share: Share, count: tf.Tensor, batch: Batch) -> Batch:
     return batch | {"row": first + tf.range(share.replica_batch, dtype=tf.int32)}
 
 
-def augmentation_of(config: Config, image_input: ImageInput) -> Augmentation | None:
+def augmentation_of(config: Config, model_input: ModelInput) -> Augmentation | None:
     """What the configuration says is done to each training image; None if nothing is."""
     if not config.augments_images:
         return None
+    assert isinstance(model_input, ImageInput)  # `Config` has no augmentation for texts.
 
     def change(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        return augment(pixels, image_input, seed, config.augment, config.randaugment)
+        return augment(pixels, model_input, seed, config.augment, config.randaugment)
 
-    return Augmentation(change, least_side(image_input.size, config.augment))
+    return Augmentation(change, least_side(model_input.size, config.augment), model_input.max_pixels)
 
 
 def example_batches(
     order: tf.data.Dataset,
     source: Source,
     indices: NDArray[np.int64],
-    image_input: ImageInput,
+    model_input: ModelInput,
     share: Share,
     augmentation: Augmentation | None,
     padded: bool = True,
@@ -133,13 +137,13 @@ def example_batches(
         an augmentation.
       source: where the examples come from.
       indices: int64 [n], those that places count from.
-      image_input: how a picture becomes the model's input.
+      model_input: how an example becomes the model's input.
       share: how the rows are shared among replicas.
       augmentation: what is done to each image; None: it is resized only.
       padded: whether `order` may hold PADDING.
     """
-    if isinstance(source, ArraySource) and augmentation is None:
-        return replica_batches(order, _batch_loader(source, indices, image_input), share)
+    if isinstance(source, MemorySource) and augmentation is None:
+        return replica_batches(order, _batch_loader(source, indices, model_input), share)
     lookup = label_lookup(source, indices)
     # A step's labels at once: row by row they would take a tenth of the time that a small photo takes.
     rows = order.map(_unconverted(lambda row: row | lookup(row["place"]))).unbatch()
@@ -147,7 +151,7 @@ def example_batches(
     if isinstance(source, EncodedSource) and read_ahead:
         read = _encoded_reader(source, indices, padded)
         rows = rows.map(_unconverted(read), num_parallel_calls=REMOTE_READS, deterministic=True)
-    load_one = _example_loader(source, indices, image_input, augmentation, padded)
+    load_one = _example_loader(source, indices, model_input, augmentation, padded)
     examples = rows.map(_unconverted(load_one), num_parallel_calls=processors(), deterministic=True)
     return _ready(examples.batch(share.replica_batch, drop_remainder=True), REMOTE_READS if read_ahead else 0)
 
@@ -206,30 +210,30 @@ def _encoded_reader(
 def _example_loader(
     source: Source,
     indices: NDArray[np.int64],
-    image_input: ImageInput,
+    model_input: ModelInput,
     augmentation: Augmentation | None,
     padded: bool,
 ) -> Callable[[dict[str, tf.Tensor]], Batch]:
     """Loads one row: for images that are files, or are augmented one by one."""
-    prepare = _preparation(source, indices, image_input, augmentation)
-    shape = [image_input.size, image_input.size, 3]
+    prepare = _preparation(source, indices, model_input, augmentation)
+    spec = model_input.element
 
     def load(row: dict[str, tf.Tensor]) -> Batch:
         if padded:
             is_padding = row["place"] == PADDING
-            image = tf.cond(is_padding, lambda: tf.zeros(shape, tf.uint8), lambda: prepare(row))
+            element = tf.cond(is_padding, lambda: tf.zeros(spec.shape, spec.dtype), lambda: prepare(row))
         else:
-            image = prepare(row)
-        image.set_shape(shape)
-        return {"image": image, "label": row["label"], "index": row["index"]}
+            element = prepare(row)
+        element.set_shape(spec.shape)
+        return {model_input.kind: element, "label": row["label"], "index": row["index"]}
 
     return load
 
 
 def _preparation(
-    source: Source, indices: NDArray[np.int64], image_input: ImageInput, augmentation: Augmentation | None
+    source: Source, indices: NDArray[np.int64], model_input: ModelInput, augmentation: Augmentation | None
 ) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
-    """From a row that is no padding to its pixels, uint8 [size, size, 3]."""
+    """From a row that is no padding to its element."""
     if isinstance(source, EncodedSource):
         read_here = source.encoded_reader(indices)
 
@@ -237,31 +241,33 @@ def _preparation(
             return row["encoded"] if "encoded" in row else read_here(row["place"])
 
         if augmentation is None:
-            return lambda row: image_input.from_encoded(encoded(row))
+            return lambda row: model_input.from_encoded(encoded(row))
 
         def changed(row: dict[str, tf.Tensor]) -> tf.Tensor:
-            pixels = decode_at_least(encoded(row), augmentation.least_side, image_input.max_pixels)
+            pixels = decode_at_least(encoded(row), augmentation.least_side, augmentation.max_pixels)
             return augmentation.change(pixels, row["seed"])
 
         return changed
-    pixels = source.reader(indices)
+    read = source.reader(indices)
     if augmentation is None:
-        return lambda row: image_input(pixels(row["place"]))
-    return lambda row: augmentation.change(pixels(row["place"]), row["seed"])
+        return lambda row: model_input(read(row["place"]))
+    return lambda row: augmentation.change(read(row["place"]), row["seed"])
 
 
 def _batch_loader(
-    source: ArraySource, indices: NDArray[np.int64], image_input: ImageInput
+    source: MemorySource, indices: NDArray[np.int64], model_input: ModelInput
 ) -> Callable[[dict[str, tf.Tensor]], Batch]:
-    """Loads all rows of a replica's batch at once: for images in memory."""
+    """Loads all rows of a replica's batch at once: for examples in memory."""
     read = source.reader(indices)
     lookup = label_lookup(source, indices)
+    spec = model_input.element
+    ones = [1] * len(spec.shape)
 
     def load(rows: dict[str, tf.Tensor]) -> Batch:
         places = rows["place"]
-        image = image_input(read(tf.maximum(places, 0)))
-        padding = tf.reshape(places == PADDING, [-1, 1, 1, 1])
-        return {"image": tf.where(padding, tf.zeros([], tf.uint8), image), **lookup(places)}
+        elements = model_input(read(tf.maximum(places, 0)))
+        padding = tf.reshape(places == PADDING, [-1, *ones])
+        return {model_input.kind: tf.where(padding, tf.zeros([], spec.dtype), elements), **lookup(places)}
 
     return load
 

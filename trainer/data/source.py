@@ -1,6 +1,6 @@
-"""A Source: random access to labelled images with stable names.
+"""A Source: random access to labelled examples with stable names.
 
-NumPy only: TensorFlow is imported when pixels are asked for.
+NumPy only: TensorFlow is imported when examples are asked for.
 """
 
 from __future__ import annotations
@@ -9,33 +9,37 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config_fields import MAX_IMAGE_PIXELS
+from trainer.config_values import ExampleKind
 from trainer.data.folders import SkippedImage, choose_classes
 from trainer.data.names import Names
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["ArraySource", "EncodedSource", "SkippedImage", "Source"]
+__all__ = ["ArraySource", "EncodedSource", "MemorySource", "SkippedImage", "Source"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Source(ABC):
-    """Labelled images, each reached by its index; indices follow the keys' order and are stable.
+    """Labelled examples, each reached by its index; indices follow the keys' order and are stable.
 
     Attributes:
+      kind: what the examples are.
       name: what to call it to a person, such as "digits" or "folder /photos".
       class_names: sorted; a label is a position in it.
       labels: int32 [n].
-      keys: [n] unique names of the images, NFC-normalised and sorted, such as "roses/a b.jpg".
+      keys: [n] unique names of the examples, NFC-normalised and sorted, such as "roses/a b.jpg".
       native_size: height and width of all images in pixels, where they have one size; otherwise None.
       skipped: the files that were left out because they cannot be decoded.
     """
+
+    kind: ClassVar[ExampleKind] = "image"
 
     name: str
     class_names: tuple[str, ...]
@@ -51,27 +55,33 @@ class Source(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def split_keys(self) -> Sequence[str]:
+        """[n], what decides into which split each example goes; examples with the same stay together."""
+        return self.keys
+
     @abstractmethod
     def reader(self, indices: NDArray[np.int64]) -> Callable[[tf.Tensor], tf.Tensor]:
-        """A function, to be traced into a dataset, that reads one of the chosen images.
+        """A function, to be traced into a dataset, that reads one of the chosen examples.
 
         Args:
-          indices: int64 [m], the images of this source that will be asked for.
+          indices: int64 [m], the examples of this source that will be asked for.
 
         Returns:
-          A function from a place in `indices` (int64 scalar, 0 to m-1) to its pixels (uint8 [height, width, 3]).
+          A function from a place in `indices` (int64 scalar, 0 to m-1) to its pixels (uint8 [height, width, 3]), or to
+          its text (string scalar, UTF-8).
         """
 
     @abstractmethod
     def encoded(self, index: int) -> bytes:
-        """One image as a client would send it to the exported model: a JPEG, PNG, BMP or GIF file."""
+        """One example as a client would send it to the exported model: an image file, or a text in UTF-8."""
 
     @abstractmethod
     def _content(self) -> bytes:
-        """Bytes that change when the images' content does."""
+        """Bytes that change when the examples' content does."""
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over class names, keys, labels, and pixels (arrays) or sizes (files).
+        """16 hexadecimal digits over class names, keys, labels, and pixels (arrays), texts or sizes (files).
 
         Sizes are those of the listing. Where it does not tell them, only the names count; where it is one of an earlier
         run (`FileSource.from_cache`), a file that was written anew under its old name may have another one by now.
@@ -84,7 +94,16 @@ class Source(ABC):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ArraySource(Source):
+class MemorySource(Source):
+    """Examples that lie in memory: the function that `reader` gives also takes many places, of any shape."""
+
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """The bytes that make up one example: two with the same are the same example."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ArraySource(MemorySource):
     """Images that all have one size and lie in memory.
 
     Attributes:
@@ -111,6 +130,9 @@ class ArraySource(Source):
         import tensorflow as tf
 
         return bytes(tf.io.encode_png(self.pixels[index]).numpy())
+
+    def content(self, index: int) -> bytes:
+        return str(self.pixels.shape[1:]).encode() + self.pixels[index].tobytes()
 
     def _content(self) -> bytes:
         return hashlib.sha256(np.ascontiguousarray(self.pixels).data).digest()

@@ -52,6 +52,10 @@ def open_source(config: Config, report: Callable[[str], None] = _say_nothing) ->
         from trainer.data.tfds_source import open_tfds
 
         return _usable(open_tfds(spec.argument, config, report), config, report)
+    if spec.kind == "csv":
+        from trainer.data.text_source import open_csv
+
+        return open_csv(spec.argument, config.text_column, config.label_column, config.classes, report)
     return _usable(_folder(spec.argument, config, report), config, report)
 
 

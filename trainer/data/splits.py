@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from trainer.data.names import Names
 from trainer.errors import UserError
+from trainer.wording import counted
 
 # Any salt gives an equally random split. This one is the first of "split-0", "split-1", … whose 75,15,10 split of
 # TensorFlow's flower_photos has exactly the sizes of the Hub tutorials' split (550 validation, 367 test, 2753 left
@@ -42,16 +43,21 @@ class Splits:
 
 
 def split_examples(
-    keys: Sequence[str], labels: NDArray[np.int32], class_names: Sequence[str], percentages: tuple[int, int, int]
+    keys: Sequence[str],
+    labels: NDArray[np.int32],
+    class_names: Sequence[str],
+    percentages: tuple[int, int, int],
+    noun: str = "image",
 ) -> Splits:
     """Assigns every example to a split, by its key alone.
 
     Args:
-      keys: [n], unique.
+      keys: [n]; examples with the same key go to the same split, unless one of them is borrowed.
       labels: int32 [n], positions in `class_names`.
       class_names: what to call the classes in an error.
       percentages: training, validation, test; they add up to 100. A split of 0 percent stays empty; of every other
         one each class has at least one example.
+      noun: what to call an example in an error.
 
     Raises:
       UserError: a class has fewer examples than there are splits to fill.
@@ -59,7 +65,7 @@ def split_examples(
     train, validation, test = percentages
     if train + validation + test != 100 or min(percentages) < 0:
         raise ValueError(f"percentages must be three that add up to 100, not {percentages}")
-    _check_class_sizes(labels, class_names, percentages)
+    _check_class_sizes(labels, class_names, percentages, noun)
     position = unit_hashes(keys)
     test_end, validation_end = test / 100, (test + validation) / 100
     split = np.where(position < test_end, _TEST, np.where(position < validation_end, _VALIDATION, _TRAIN))
@@ -117,18 +123,18 @@ def limit_per_class(
 
 
 def _check_class_sizes(
-    labels: NDArray[np.int32], class_names: Sequence[str], percentages: tuple[int, int, int]
+    labels: NDArray[np.int32], class_names: Sequence[str], percentages: tuple[int, int, int], noun: str
 ) -> None:
     names = [name for name, percent in zip(("training", "validation", "test"), percentages) if percent]
     counts = np.bincount(labels, minlength=len(class_names))
     if (counts >= len(names)).all():
         return
     smallest = int(np.argmin(counts))
-    images = "1 image" if counts[smallest] == 1 else f"{counts[smallest]} images"
     raise UserError(
-        f"Class {class_names[smallest]} has {images}, and --splits={','.join(map(str, percentages))} needs at least "
-        f"{len(names)}, one each for {' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))}: add images, or "
-        "leave the class out with --classes."
+        f"Class {class_names[smallest]} has {counted(int(counts[smallest]), noun)}, and "
+        f"--splits={','.join(map(str, percentages))} needs at least {len(names)}, one each for "
+        f"{' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))}: add {noun}s, or leave the class out with "
+        "--classes."
     )
 
 

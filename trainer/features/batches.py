@@ -1,4 +1,4 @@
-"""Batches between images and features: pixels for the extractor, features for the training step."""
+"""Batches between examples and features: examples for the extractor, features for the training step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainer.data.images import ImageInput
+from trainer.data.model_input import ModelInput
 from trainer.data.order import PADDING, Share, evaluation_order, training_order
 from trainer.data.pipeline import Augmentation, Batch, example_batches, label_lookup, numbered, replica_batches
 from trainer.data.source import Source
@@ -30,29 +30,29 @@ class TrainingFeatures:
     views: int
 
 
-def pixel_batches(
+def extractor_batches(
     source: Source,
     indices: NDArray[np.int64],
     ids: NDArray[np.uint8],
-    image_input: ImageInput,
+    model_input: ModelInput,
     view: View | None,
     augmentation: Augmentation | None,
     order: tf.data.Dataset,
     batch: int,
 ) -> tf.data.Dataset:
-    """The images that an extractor is to see: see `fill.ImageBatches`.
+    """The examples that an extractor is to see: see `fill.ExampleBatches`.
 
     What is random about an image in a view depends on its content, the view and the seed alone, and on no other image.
 
     Args:
-      source: where the images come from.
+      source: where the examples come from.
       indices: int64 `[n]`, ascending: what places count from.
       ids: uint8 `[n, 16]`, their ids.
-      image_input: how a picture becomes the module's input.
-      view: which one; None: the images as they are.
+      model_input: how an example becomes the module's input.
+      view: which one; None: the examples as they are.
       augmentation: what a view does to an image.
       order: places, int64 `[k]` each.
-      batch: images a batch.
+      batch: examples a batch.
     """
     with tf.device("CPU:0"):
         seeds = tf.constant(_seeds(ids, view))
@@ -64,10 +64,10 @@ def pixel_batches(
     def name_places(rows: Batch) -> Batch:
         index = tf.cast(rows["index"], tf.int64)
         place = tf.where(index == PADDING, index, tf.searchsorted(known, index, out_type=tf.int64))
-        return {"image": rows["image"], "place": place}
+        return {"example": rows[model_input.kind], "place": place}
 
     share = Share(batch, replicas=1, first_replica=0, local_replicas=1)
-    rows = example_batches(order.map(add_seeds), source, indices, image_input, share, augmentation)
+    rows = example_batches(order.map(add_seeds), source, indices, model_input, share, augmentation)
     return rows.map(name_places)
 
 
@@ -80,7 +80,7 @@ def training_feature_batches(
     first_step: int,
     last_step: int,
 ) -> tf.data.Dataset:
-    """As `trainer.data.pipeline.training_batches`, in the same order, with "features" in the place of "image".
+    """As `trainer.data.pipeline.training_batches`, in the same order, with "features" in the place of the examples.
 
     Args:
       features: of the images at `indices`.
@@ -105,7 +105,8 @@ def training_feature_batches(
 def evaluation_feature_batches(
     table: FeatureTable, source: Source, indices: NDArray[np.int64], rows_of: NDArray[np.int64], share: Share
 ) -> tf.data.Dataset:
-    """As `trainer.data.pipeline.evaluation_batches`, with "features" in the place of "image", zero in padding.
+    """As `trainer.data.pipeline.evaluation_batches`, with "features" in the place of the examples, zero in
+    padding.
 
     Args:
       table: of the images' features.

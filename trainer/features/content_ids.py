@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.file_source import FileSource
-from trainer.data.source import ArraySource, EncodedSource, Source
+from trainer.data.source import EncodedSource, MemorySource, Source
 from trainer.errors import UserError
 from trainer.every_few_seconds import EveryFewSeconds
 from trainer.features.shards import ID_BYTES, comparable
@@ -159,19 +159,18 @@ def _hashes(source: Source, indices: NDArray[np.int64], report: Callable[[str], 
     for content in _contents(source, indices):
         digests.append(hashlib.blake2b(content, digest_size=ID_BYTES).digest())
         if reports.due():
-            report(f"Read {len(digests)} of {len(indices)} images to know which are in the feature cache.")
+            examples = f"{len(indices)} {source.kind}s"
+            report(f"Read {len(digests)} of {examples} to know which are in the feature cache.")
     return _as_ids(b"".join(digests))
 
 
 def _contents(source: Source, indices: NDArray[np.int64]) -> Iterator[bytes]:
-    """The bytes that make up each image."""
+    """The bytes that make up each example."""
     if isinstance(source, EncodedSource):
         yield from _encoded(source, indices)
         return
-    assert isinstance(source, ArraySource)
-    shape = str(source.pixels.shape[1:]).encode()
-    for index in indices.tolist():
-        yield shape + source.pixels[index].tobytes()
+    assert isinstance(source, MemorySource)
+    yield from map(source.content, indices.tolist())
 
 
 def _encoded(source: EncodedSource, indices: NDArray[np.int64]) -> Iterator[bytes]:

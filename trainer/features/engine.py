@@ -12,10 +12,13 @@ from trainer.features.extractors import (
     ACCELERATOR_BATCH,
     CPU_BATCH,
     LEAST_COSINE,
+    TEXT_BATCH,
     ConstantsExtractor,
+    Elements,
     Extractor,
     Pixels,
     StrategyExtractor,
+    TextExtractor,
     cosines,
     traced,
 )
@@ -27,10 +30,10 @@ from trainer.storage import RunDirectory
 
 
 class Engine:
-    """Makes the fastest extractor that gives the features of the module, when the first images are there.
+    """Makes the fastest extractor that gives the features of the module, when the first examples are there.
 
     Attributes:
-      batch: how many images an extractor will take at once.
+      batch: how many examples an extractor will take at once.
     """
 
     def __init__(
@@ -58,17 +61,20 @@ class Engine:
         self._extractor: Extractor | None = None
         replicas = cluster.replicas if cluster.device_type == "TPU" else 1
         self.batch = CPU_BATCH if cluster.device_type == "CPU" else ACCELERATOR_BATCH * replicas
+        self._takes_texts = backbone.image_size is None
+        if self._takes_texts:
+            self.batch = TEXT_BATCH
 
     @property
     def name(self) -> str:
         """What computes, for a person; known once there is an extractor."""
         return self._extractor.name if self._extractor else "nothing yet"
 
-    def extractor(self, probe: Pixels) -> Extractor:
+    def extractor(self, probe: Elements) -> Extractor:
         """The same at every call.
 
         Args:
-          probe: uint8 `[batch, S, S, 3]`, images that engines are compared on.
+          probe: a batch, which engines are compared on.
 
         Raises:
           UserError: the module cannot be loaded again, or the folder not be written.
@@ -77,7 +83,9 @@ class Engine:
             self._extractor = self._choose(probe)
         return self._extractor
 
-    def _choose(self, probe: Pixels) -> Extractor:
+    def _choose(self, probe: Elements) -> Extractor:
+        if self._takes_texts:
+            return TextExtractor(self._plain_module())
         if self._cluster.device_type == "TPU":
             return StrategyExtractor(self._backbone, self._cluster)
         module = self._plain_module()

@@ -1,10 +1,11 @@
-"""From pixels to features, the fastest way that the devices at hand offer.
+"""From pixels or texts to features, the fastest way that the devices at hand offer.
 
     TFLite       CPUs: the module converted, run by XNNPACK; only if its features agree with TensorFlow's
     constants    GPUs, and CPUs where that fails: the module with its variables frozen to constants
+    as loaded    texts, on the CPU whatever the run's devices: only there are tables and strings
     strategy     TPUs: the module itself, compiled for all cores
 
-All take and give the same, and what they say of an image does not depend on what else is in its batch.
+All take and give the same, and what they say of an example does not depend on what else is in its batch.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from trainer.cluster import Cluster
 from trainer.data.images import unit_range
+from trainer.data.texts import build_model_input
 from trainer.model.backbone import Backbone
 from trainer.model.hub import HubModule
 
@@ -31,8 +33,14 @@ cores, 8 was as fast as 4 and faster than 32 (2026-11)."""
 ACCELERATOR_BATCH = 256
 """Images at once on each GPU or TPU core: enough for their matrix units, and under 1 GiB for the common modules."""
 
+TEXT_BATCH = 256
+"""Texts at once: looking words up is little work, so a call must have many of them."""
+
 LEAST_COSINE = 0.9999
 """How like TensorFlow's the features of another engine must be, on every image of a probe."""
+
+Elements = NDArray[Any]
+"""A batch as the input pipeline gives it: uint8 `[batch, S, S, 3]`, or texts as bytes `[batch]`."""
 
 Pixels = NDArray[np.uint8]
 Features = NDArray[np.float32]
@@ -43,7 +51,7 @@ class Extractor(Protocol):
 
     Attributes:
       name: for a person.
-      batch: how many images each call takes.
+      batch: how many examples each call takes.
       calls_at_once: how many threads may call it, and keep the devices busy.
     """
 
@@ -51,8 +59,26 @@ class Extractor(Protocol):
     batch: int
     calls_at_once: int
 
-    def __call__(self, pixels: Pixels) -> Features:
-        """Uint8 `[batch, S, S, 3]` to float32 `[batch, feature_size]`."""
+    def __call__(self, elements: Elements, /) -> Features:
+        """A batch to float32 `[batch, feature_size]`."""
+
+
+class TextExtractor:
+    """A text module as it was loaded: as constants its vocabulary may be larger than a graph can be (2 GiB)."""
+
+    name = "TensorFlow"
+    batch = TEXT_BATCH
+    calls_at_once = 1
+
+    def __init__(self, module: HubModule) -> None:
+        """Traces the module, which was loaded on the CPU, outside of any strategy."""
+        self._run = traced(module, TEXT_BATCH)
+
+    def __call__(self, elements: Elements) -> Features:
+        """See `Extractor`."""
+        with tf.device("/cpu:0"):
+            features: Features = self._run(tf.constant(elements, tf.string)).numpy()
+        return features
 
 
 class ConstantsExtractor:
@@ -118,28 +144,28 @@ class StrategyExtractor:
 
 
 def traced(module: HubModule, batch: int) -> tf.types.experimental.ConcreteFunction:
-    """The module in inference: uint8 `[batch, S, S, 3]` to float32 `[batch, feature_size]`."""
-    size = module.image_size
+    """The module in inference: uint8 `[batch, S, S, 3]`, or string `[batch]`, to float32 `[batch, feature_size]`."""
+    taken = build_model_input(module.image_size)
 
-    @tf.function(input_signature=[tf.TensorSpec([batch, size, size, 3], tf.uint8)])
-    def extract(pixels: tf.Tensor) -> tf.Tensor:
-        return module.apply(unit_range(pixels), False)
+    @tf.function(input_signature=[tf.TensorSpec([batch, *taken.element.shape], taken.element.dtype)])
+    def extract(elements: tf.Tensor) -> tf.Tensor:
+        return module.apply(taken.for_module(elements), False)
 
     return extract.get_concrete_function()
 
 
-def extract_all(extractor: Extractor, batches: Iterable[Pixels], take: Callable[[Features], None]) -> None:
+def extract_all(extractor: Extractor, batches: Iterable[Elements], take: Callable[[Features], None]) -> None:
     """Runs batches through an extractor, as many at once as it can use, and hands on the results in their order.
 
     Args:
       extractor: what computes.
-      batches: uint8 `[batch, S, S, 3]` each.
+      batches: of examples.
       take: called with float32 `[batch, feature_size]`, batch by batch.
     """
     waiting: list = []
     with ThreadPoolExecutor(extractor.calls_at_once, "extract") as threads:
-        for pixels in batches:
-            waiting.append(threads.submit(extractor, pixels))
+        for elements in batches:
+            waiting.append(threads.submit(extractor, elements))
             if len(waiting) > extractor.calls_at_once:
                 take(waiting.pop(0).result())
         for result in waiting:

@@ -19,7 +19,7 @@ from trainer.data.order import PADDING
 from trainer.errors import UserError
 from trainer.features.cache import FeatureCache
 from trainer.features.engine import Engine
-from trainer.features.extractors import Features, extract_all
+from trainer.features.extractors import Elements, Features, extract_all
 from trainer.features.shards import ID_BYTES, comparable
 
 SHARD_ROWS = 1024
@@ -28,9 +28,9 @@ SHARD_ROWS = 1024
 _SHARDS = 256
 """Of a large set, at most about so many shards are written: a run opens and checks them all."""
 
-ImageBatches = Callable[[tf.data.Dataset, int], tf.data.Dataset]
-"""From an order of places (int64 `[k]` each, `PADDING` for black) and a batch size to the images in that order: batches
-of {"image": uint8 `[batch, S, S, 3]`, "place": int64 `[batch]`}."""
+ExampleBatches = Callable[[tf.data.Dataset, int], tf.data.Dataset]
+"""From an order of places (int64 `[k]` each, `PADDING` for none) and a batch size to the examples in that order:
+batches of {"example": uint8 `[batch, S, S, 3]` or string `[batch]`, "place": int64 `[batch]`}."""
 
 Progress = Callable[[int, int], None]
 """Is told how many features of how many are there."""
@@ -46,7 +46,7 @@ def missing_places(cache: FeatureCache, ids: NDArray[np.uint8]) -> NDArray[np.in
 def fill(
     cache: FeatureCache,
     ids: NDArray[np.uint8],
-    images: ImageBatches,
+    examples: ExampleBatches,
     engine: Engine,
     progress: Progress,
     start: float = 0.0,
@@ -56,7 +56,7 @@ def fill(
     Args:
       cache: what to fill.
       ids: uint8 `[n, 16]`, of the images that are wanted.
-      images: gives the pixels.
+      examples: gives the pixels or texts.
       engine: computes the features.
       progress: called after every batch.
       start: where among the missing images to begin, from 0 to below 1: runs that fill at the same time should differ.
@@ -84,15 +84,15 @@ def fill(
 
     signature = tf.TensorSpec([None], tf.int64)
     order = tf.data.Dataset.from_generator(places, output_signature=signature)
-    batches = images(order, engine.batch).as_numpy_iterator()
+    batches = examples(order, engine.batch).as_numpy_iterator()
     waiting: list[NDArray[np.int64]] = []
 
-    def pixels() -> Iterator[NDArray[np.uint8]]:
+    def taken() -> Iterator[Elements]:
         for batch in batches:
             waiting.append(batch["place"])
-            yield batch["image"]
+            yield batch["example"]
 
-    seen = pixels()
+    seen = taken()
     probe = next(seen, None)
     if probe is None:  # Others have computed all of it in the meantime.
         return len(missing)

@@ -16,14 +16,14 @@ from trainer.cache_home import cache_home
 from trainer.cluster import Cluster
 from trainer.config import Config
 from trainer.data.file_source import FileSource
-from trainer.data.images import ImageInput
+from trainer.data.model_input import ModelInput
 from trainer.data.order import Share
 from trainer.data.pipeline import augmentation_of
 from trainer.data.source import Source
 from trainer.features.batches import (
     TrainingFeatures,
     evaluation_feature_batches,
-    pixel_batches,
+    extractor_batches,
     training_feature_batches,
 )
 from trainer.features.cache import FLAG, LAYOUT, FeatureCache
@@ -35,6 +35,7 @@ from trainer.features.table import FeatureTable, Part
 from trainer.model.backbone import HubBackbone
 from trainer.model.hub import HubModule, load_module
 from trainer.storage import RunDirectory
+from trainer.wording import counted
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class FeaturesOnce:
         cluster: Cluster,
         source: Source,
         backbone: HubBackbone,
-        image_input: ImageInput,
+        model_input: ModelInput,
         report: Callable[[str], None],
         progress: Callable[[int, int], None],
     ) -> None:
@@ -85,20 +86,20 @@ class FeaturesOnce:
         Args:
           config: the run; it `keeps_features`.
           cluster: its devices.
-          source: its images.
+          source: its examples.
           backbone: frozen, in the scope of the strategy.
-          image_input: how a picture becomes the backbone's input.
+          model_input: how an example becomes the backbone's input.
           report: is told what a person should know.
           progress: is told how many features of how many are there.
         """
         self._config = config
         self._source = source
-        self._image_input = image_input
+        self._model_input = model_input
         self._report = report
         self._progress = progress
         self._backbone = backbone
         self._root, self._temporary = _root(config.feature_cache, report)
-        self._plain, self._views = recipes(config, module_digest(backbone.hub_module.path), image_input)
+        self._plain, self._views = recipes(config, module_digest(backbone.hub_module.path), model_input)
         converted = RunDirectory(self._root, FLAG).join(LAYOUT, self._plain.key)
         self._engine = Engine(cluster, backbone, self._load, RunDirectory(converted, FLAG), report)
         # Of several workers each begins elsewhere; of independent runs, too. The features do not depend on it.
@@ -139,24 +140,25 @@ class FeaturesOnce:
     def _filled(self, recipe: Recipe, indices: NDArray[np.int64], ids: NDArray[np.uint8]) -> tuple[FeatureCache, int]:
         """The cache of a recipe, with the features of these images, and how many of them it lacked."""
         cache = FeatureCache(self._root, recipe, self._backbone.feature_size, self._report)
-        augmentation = augmentation_of(self._config, self._image_input) if recipe.view else None
+        augmentation = augmentation_of(self._config, self._model_input) if recipe.view else None
 
-        def images(order: tf.data.Dataset, batch: int) -> tf.data.Dataset:
-            source, image_input = self._source, self._image_input
-            return pixel_batches(source, indices, ids, image_input, recipe.view, augmentation, order, batch)
+        def examples(order: tf.data.Dataset, batch: int) -> tf.data.Dataset:
+            source, model_input = self._source, self._model_input
+            return extractor_batches(source, indices, ids, model_input, recipe.view, augmentation, order, batch)
 
-        return cache, fill(cache, ids, images, self._engine, self._progress, self._start)
+        return cache, fill(cache, ids, examples, self._engine, self._progress, self._start)
 
     def _load(self) -> HubModule:
         config = self._config
-        return load_module(self._backbone.hub_module.path, config.backbone, config.image_size)
+        return load_module(self._backbone.hub_module.path, config.backbone, config.image_size, config.example_kind)
 
-    def _summary(self, images: int, computed: int) -> str:
+    def _summary(self, examples: int, computed: int) -> str:
         variants = f", {len(self._views)} variants of each training image" if self._views else ""
+        examples_and_variants = f"{counted(examples, self._source.kind)}{variants}"
         if not computed:
-            return f"of {images} images{variants}: all found in {self._root}"
+            return f"of {examples_and_variants}: all found in {self._root}"
         place = "kept for this run" if self._temporary else f"kept in {self._root}"
-        return f"of {images} images{variants}: {computed} computed now by {self._engine.name}, {place}"
+        return f"of {examples_and_variants}: {computed} computed now by {self._engine.name}, {place}"
 
 
 def _root(feature_cache: str, report: Callable[[str], None]) -> tuple[str, tempfile.TemporaryDirectory | None]:

@@ -1,17 +1,16 @@
-"""What cached features depend on besides the image itself. Its hash names the folder that they are kept in."""
+"""What cached features depend on besides the example itself. Its hash names the folder that they are kept in."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from trainer.blocks import read_blocks
 from trainer.config import Config
-from trainer.data.images import PREPROCESSING_VERSION, ImageInput
-from trainer.storage import is_remote
-
-_BLOCK = 1 << 20
+from trainer.data.images import PREPROCESSING_VERSION
+from trainer.data.model_input import ModelInput
 
 
 @dataclass(frozen=True)
@@ -37,16 +36,16 @@ class Recipe:
 
     Attributes:
       module: of the backbone's files, see `module_digest`.
-      image_size: height and width in pixels.
-      resize: "crop" or "squash".
+      image_size: height and width in pixels; None where the examples are texts.
+      resize: "crop" or "squash"; None where the examples are texts.
       view: how the images are augmented; None: not at all.
-      preprocessing: version of how bytes become pixels.
+      preprocessing: version of how the bytes of an example become the module's input.
       precision: number format of the features: a Hub module computes as it was saved.
     """
 
     module: str
-    image_size: int
-    resize: str
+    image_size: int | None
+    resize: str | None
     view: View | None = None
     preprocessing: int = PREPROCESSING_VERSION
     precision: str = "float32"
@@ -61,22 +60,17 @@ class Recipe:
         return json.dumps(asdict(self), indent=2, sort_keys=True)
 
 
-def recipes(config: Config, module: str, image_input: ImageInput) -> tuple[Recipe, list[Recipe]]:
-    """The recipes that a run needs: of the images as they are, and of each of `--feature_cache_views`.
+def recipes(config: Config, module: str, model_input: ModelInput) -> tuple[Recipe, list[Recipe]]:
+    """The recipes that a run needs: of the examples as they are, and of each of `--feature_cache_views`.
 
     Args:
       config: its augmentation and seed.
       module: see `module_digest`.
-      image_input: how a picture becomes the module's input.
+      model_input: how an example becomes the module's input.
     """
-    plain = Recipe(module, image_input.size, image_input.resize)
+    plain = Recipe(module, **model_input.ingredients)
     views = [
-        Recipe(
-            module,
-            image_input.size,
-            image_input.resize,
-            View(number, config.seed, tuple(sorted(config.augment)), config.randaugment),
-        )
+        replace(plain, view=View(number, config.seed, tuple(sorted(config.augment)), config.randaugment))
         for number in range(config.feature_cache_views)
     ]
     return plain, views
@@ -107,17 +101,4 @@ def _files(path: str) -> Iterator[tuple[str, Iterator[bytes]]]:
     for folder, _, names in tf.io.gfile.walk(root):
         files += [f"{folder.rstrip('/')}/{name}" for name in names]
     for file in sorted(files):
-        yield file[len(root) + 1 :], _blocks(file)
-
-
-def _blocks(path: str) -> Iterator[bytes]:
-    if not is_remote(path):
-        with open(path, "rb") as file:
-            while block := file.read(_BLOCK):
-                yield block
-        return
-    import tensorflow as tf
-
-    with tf.io.gfile.GFile(path, "rb") as remote:
-        while block := remote.read(_BLOCK):
-            yield block
+        yield file[len(root) + 1 :], read_blocks(file)

@@ -1,4 +1,4 @@
-"""What turns images into logits: a backbone, which gives a feature vector an image, and a head on top of it.
+"""What turns images or texts into logits: a backbone, which gives each a feature vector, and a head on top of it.
 
     handle      "https://tfhub.dev/…", "gs://…", a folder          handles.resolve
       -> folder that holds a complete SavedModel                   hub.load_module

@@ -1,4 +1,4 @@
-"""The backbone: a Keras 3 layer that turns images into feature vectors.
+"""The backbone: a Keras 3 layer that turns images or texts into feature vectors.
 
 Keras 3 cannot hold a Hub module by itself: `hub.KerasLayer` is a layer of the old Keras, and a module that is merely
 called inside a Keras 3 layer has no weights as far as Keras can see, so that "fine-tuning" trains the head alone.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -24,23 +25,23 @@ NAME = "backbone"
 
 
 class Backbone(keras.layers.Layer):
-    """Images to feature vectors.
+    """Images or texts to feature vectors.
 
     Attributes:
-      image_size: height and width of the images, in pixels.
+      image_size: height and width of the images, in pixels; None where it takes texts.
       feature_size: length of a feature vector.
       kind: "convnet", or how the Hub module was saved: "reusable", "signature" or "tf1".
     """
 
-    image_size: int
+    image_size: int | None
     feature_size: int
     kind: str
 
-    def call(self, pixels: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Computes feature vectors, without host operations, so that it also runs on a TPU.
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Computes feature vectors, of images without host operations, so that it also runs on a TPU.
 
         Args:
-          pixels: float32 `[batch, image_size, image_size, 3]` in [0, 1].
+          inputs: float32 `[batch, image_size, image_size, 3]` in [0, 1], or texts, string `[batch]`.
           training: a Python bool: whether this is a training step.
 
         Returns:
@@ -66,20 +67,25 @@ class Backbone(keras.layers.Layer):
         """All variables that `call(training=True)` may move: the moving statistics, and counters and the like."""
         return self.moving_statistics
 
-    def publisher_call(self, pixels: tf.Tensor, training: bool) -> tf.Tensor:
+    def publisher_call(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
         """Like `call`, but as the module's publisher meant it, for an export that can be fine-tuned again.
 
         `training` reaches the module whatever this run did with it.
         """
-        return self(pixels, training=training)
+        return self(inputs, training=training)
 
     @property
     def publisher_losses(self) -> list[Callable[[], tf.Tensor]]:
         """The module's own regularization losses, frozen or not: functions that give float scalars."""
         return []
 
+    @property
+    def publisher_resources(self) -> list[Any]:
+        """The tables and files of the module, which an export must hold."""
+        return []
+
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, int]:
-        """`[batch, S, S, 3]` to `[batch, feature_size]`."""
+        """`[batch, ...]` to `[batch, feature_size]`."""
         return (input_shape[0], self.feature_size)
 
 
@@ -114,9 +120,9 @@ class HubBackbone(Backbone):
         self.trainable = train
         self.built = True
 
-    def call(self, pixels: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """See `Backbone.call`; `training` reaches the module only if it is to update its statistics."""
-        return self.hub_module.apply(pixels, bool(training) and self._updates_statistics)
+        return self.hub_module.apply(inputs, bool(training) and self._updates_statistics)
 
     def regularization_loss(self) -> tf.Tensor:
         """Sum of the module's own regularization losses."""
@@ -137,14 +143,19 @@ class HubBackbone(Backbone):
         """See `Backbone.moved_by_calls`."""
         return list(self.non_trainable_variables) if self._updates_statistics else []
 
-    def publisher_call(self, pixels: tf.Tensor, training: bool) -> tf.Tensor:
+    def publisher_call(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
         """See `Backbone.publisher_call`."""
-        return self.hub_module.apply(pixels, training and self.hub_module.takes_training)
+        return self.hub_module.apply(inputs, training and self.hub_module.takes_training)
 
     @property
     def publisher_losses(self) -> list[Callable[[], tf.Tensor]]:
         """See `Backbone.publisher_losses`."""
         return self.hub_module.regularization_losses
+
+    @property
+    def publisher_resources(self) -> list[Any]:
+        """See `Backbone.publisher_resources`."""
+        return self.hub_module.resources
 
 
 def build_backbone(config: Config, native_size: int | None) -> Backbone:
@@ -164,7 +175,7 @@ def build_backbone(config: Config, native_size: int | None) -> Backbone:
         size = config.image_size or native_size or DEFAULT_IMAGE_SIZE
         return ConvNet(size, seed=config.seed, dtype=config.precision)
     path = resolve(config.backbone, mirror=config.hub_mirror, repair=config.repair_hub_cache)
-    module = load_module(path, config.backbone, config.image_size)
+    module = load_module(path, config.backbone, config.image_size, config.example_kind)
     if config.train_backbone:
         _check_trainable(module, config)
     return HubBackbone(module, train=config.train_backbone, update_statistics=config.backbone_statistics == "update")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.config import Config
-from trainer.data.images import ImageInput
+from trainer.data.texts import build_model_input
 from trainer.model.backbone import Backbone
 
 _HEAD_SEED = 1
@@ -54,7 +55,10 @@ def dropout(features: tf.Tensor, rate: float, seed: int, rows: BatchRows) -> tf.
 
 
 class Classifier(keras.Model):
-    """Images to logits: backbone, dropout in training, hidden layers, dense head. Create it in `strategy.scope()`."""
+    """Images or texts to logits: backbone, dropout in training, hidden layers, dense head.
+
+    Create it inside `strategy.scope()`.
+    """
 
     def __init__(self, backbone: Backbone, classes: int, config: Config) -> None:
         """Builds all variables.
@@ -66,7 +70,7 @@ class Classifier(keras.Model):
         """
         super().__init__(name="classifier")
         self.backbone = backbone
-        self.image_input = ImageInput(backbone.image_size, config.resize, config.max_image_pixels)
+        self.model_input = build_model_input(backbone.image_size, config.resize, config.max_image_pixels)
         self.dropout_rate = config.dropout
         self.seed = config.seed
         self.logits_dtype = "float64" if config.precision == "float64" else "float32"
@@ -81,9 +85,13 @@ class Classifier(keras.Model):
             width = layer.units
         self.built = True
 
-    def call(self, pixels: tf.Tensor) -> tf.Tensor:
-        """Inference: float32 pixels `[batch, S, S, 3]` in [0, 1] to logits `[batch, classes]`, see `logits`."""
-        return self.logits(self.backbone(pixels, training=False))
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Inference: what the backbone takes to logits `[batch, classes]`, see `logits`."""
+        return self.logits(self.backbone(inputs, training=False))
+
+    def module_inputs(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """What the backbone takes, of a batch from the input pipeline."""
+        return self.model_input.for_module(batch[self.model_input.kind])
 
     def logits(self, features: tf.Tensor) -> tf.Tensor:
         """The head alone: features `[batch, feature_size]` to logits `[batch, classes]`.

@@ -84,16 +84,16 @@ class ConvNet(Backbone):
             channels = convolution.filters
             norm.build((None, None, None, channels))
 
-    def call(self, pixels: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """See `Backbone.call`; `training` makes no difference."""
-        activation = pixels
+        activation = inputs
         for number, pooled in enumerate(self._pooled):
             activation = getattr(self, f"norm_{number}")(getattr(self, f"conv_{number}")(activation))
             activation = tf.nn.gelu(activation)
             if pooled:
                 activation = tf.nn.avg_pool2d(activation, 2, 2, "SAME")
         # Static where the batch is: a TPU compiles for one shape.
-        features = tf.reshape(activation, [-1 if pixels.shape[0] is None else pixels.shape[0], self.feature_size])
+        features = tf.reshape(activation, [-1 if inputs.shape[0] is None else inputs.shape[0], self.feature_size])
         return tf.cast(features, self.variable_dtype)
 
 

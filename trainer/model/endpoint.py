@@ -1,4 +1,4 @@
-"""What a module takes and gives: checks that it turns images into feature vectors, and finds their sizes.
+"""What a module takes and gives: checks that it turns images or texts into feature vectors, and finds their sizes.
 
 It does not matter here how the module was saved: `trainer.model.hub` found an `Endpoint` to call. Every error says
 what the module takes and gives, because that is what tells a person which module to take instead.
@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer.config_values import ExampleKind
 from trainer.errors import UserError
 from trainer.model.handles import saved_model_inside_hint
 from trainer.wording import first_line
@@ -30,8 +31,8 @@ class Endpoint:
     """The way into a module.
 
     Attributes:
-      call: `(images, training)` to whatever the module gives; images in the dtype of `image_specs`.
-      image_specs: the image batches that it was traced for.
+      call: `(inputs, training)` to whatever the module gives; inputs in the dtype of `input_specs`.
+      input_specs: the batches of images or texts that it was traced for.
       outputs: specs of what it gives, for a person; where there are several ways to call it, of one of them.
       functions: the traced functions behind `call`.
       takes_training: whether `training` reaches the module.
@@ -39,32 +40,59 @@ class Endpoint:
     """
 
     call: Callable[[tf.Tensor, bool], Any]
-    image_specs: list[Any]
+    input_specs: list[Any]
     outputs: Any
     functions: Sequence[Any] = ()
     takes_training: bool = False
     own_variables: list[tf.Variable] | None = None
 
 
-def image_spec(endpoint: Endpoint, handle: str, path: str) -> tf.TensorSpec:
-    """The spec of the image batch, after checking that it is one: float `[batch, height, width, 3]`, any batch.
+_EXPECTED: dict[ExampleKind, str] = {"image": "float [batch, height, width, 3]", "text": "string [batch]"}
+
+_OTHERS_DATA: dict[ExampleKind, str] = {
+    "image": " Text modules go with --data=csv:FILE.",
+    "text": " Image modules go with --data=folder:PATH and other images.",
+}
+"""Which data a module of the other kind than the expected one goes with."""
+
+
+def input_spec(endpoint: Endpoint, kind: ExampleKind, handle: str, path: str) -> tf.TensorSpec:
+    """The spec of the batch, after checking that it is one of images or texts, of any length.
+
+    Args:
+      endpoint: to call.
+      kind: what it is to take.
+      handle: what the user gave.
+      path: of the module's folder.
 
     Raises:
-      UserError: it is something else.
+      UserError: it takes something else, or is a whole classifier as this project exports them.
     """
-    for spec in endpoint.image_specs:
-        if not isinstance(spec, tf.TensorSpec) or not spec.dtype.is_floating:
-            break
-        if spec.shape.rank is not None and not spec.shape.is_compatible_with([None, None, None, 3]):
-            break
-    else:
-        if all(spec.shape.rank is None or spec.shape[0] is None for spec in endpoint.image_specs):
-            return endpoint.image_specs[0]
+    specs = endpoint.input_specs
+    unfit = [spec for spec in specs if not _is_batch_of(kind, spec)]
+    if not unfit and not _is_classifier(endpoint.outputs):
+        return specs[0]
+    other: ExampleKind = "text" if kind == "image" else "image"
+    hint = saved_model_inside_hint(path)
+    if not hint and all(_is_batch_of(other, spec) for spec in specs):
+        hint = _OTHERS_DATA[kind]
     raise UserError(
-        f"--backbone={handle} is no feature vector module: it takes {shown(spec)} and gives "
-        f"{shown(endpoint.outputs)}, where float [batch, height, width, 3] is to give float [batch, features]."
-        f"{saved_model_inside_hint(path)}"
+        f"--backbone={handle} is no feature vector module for {kind}s: it takes {shown((unfit or specs)[0])} and gives "
+        f"{shown(endpoint.outputs)}, where {_EXPECTED[kind]} is to give float [batch, features].{hint}"
     )
+
+
+def _is_batch_of(kind: ExampleKind, spec: Any) -> bool:
+    if not isinstance(spec, tf.TensorSpec) or not (spec.shape.rank is None or spec.shape[:1].as_list() == [None]):
+        return False
+    if kind == "text":
+        return spec.dtype == tf.string and spec.shape.rank in (None, 1)
+    return spec.dtype.is_floating and spec.shape.is_compatible_with([None, None, None, 3])
+
+
+def _is_classifier(outputs: Any) -> bool:
+    """Whether these are the answers of an exported classifier: its probabilities would pass for features."""
+    return isinstance(outputs, Mapping) and {"probabilities", "label", "class_id"} <= set(outputs)
 
 
 def choose_image_size(specs: Sequence[tf.TensorSpec], requested: int, handle: str) -> int:
@@ -113,32 +141,30 @@ def size_in_name(handle: str) -> int:
 
 
 def find_features(
-    endpoint: Endpoint, spec: tf.TensorSpec, size: int, handle: str
+    endpoint: Endpoint, spec: tf.TensorSpec, batch: tf.TensorSpec, handle: str
 ) -> tuple[Callable[[Any], tf.Tensor], int]:
     """How to pick the feature vector from what a call returns, and its length, found by tracing a call.
 
     Args:
       endpoint: to call.
-      spec: of its image batch.
-      size: height and width of the images, in pixels.
+      spec: what it takes.
+      batch: what it will be given of that.
       handle: what the user gave.
 
     Raises:
       UserError: the call fails, or what it returns holds no feature vector, or several.
     """
-    images = tf.TensorSpec([None, size, size, 3], spec.dtype)
-    traced = tf.function(lambda pixels: endpoint.call(pixels, False), autograph=False)
+    traced = tf.function(lambda inputs: endpoint.call(inputs, False), autograph=False)
     try:
-        outputs = traced.get_concrete_function(images).structured_outputs
+        outputs = traced.get_concrete_function(batch).structured_outputs
         pick = _output_picker(outputs, spec, handle)
         shape = pick(outputs).shape
         if shape.rank is None or (shape.rank == 2 and shape[1] is None):
             # The module does not say it, so ask it.
-            shape = pick(endpoint.call(tf.zeros([2, size, size, 3], spec.dtype), False)).shape
+            shape = pick(endpoint.call(tf.zeros([2, *batch.shape[1:]], batch.dtype), False)).shape
     except _CALL_ERRORS as error:
-        raise UserError(
-            f"--backbone={handle} cannot be called with images of {size} x {size} pixels ({first_line(error)})."
-        ) from error
+        inputs = "texts" if batch.dtype == tf.string else f"images of {batch.shape[1]} x {batch.shape[2]} pixels"
+        raise UserError(f"--backbone={handle} cannot be called with {inputs} ({first_line(error)}).") from error
     if shape.rank != 2:
         raise _no_feature_vector(spec, outputs, handle)
     return pick, int(shape[1])

@@ -1,9 +1,10 @@
 """What a module's graph does when it is loaded or called: refused if it reaches for files, Python or the network.
 
-A SavedModel is a program that TensorFlow runs with all rights of its user. To turn images into features it needs no
-operation that reads or writes files, calls Python, opens connections or ends the process. One is needed by some and
-allowed with care: a table that is filled from a text file, if that file is an asset and not a name that the graph
-computes. This is a check of names and no sandbox: a graph can still take all memory, or never end.
+A SavedModel is a program that TensorFlow runs with all rights of its user. To turn images or texts into features it
+needs no operation that reads or writes files, calls Python, opens connections or ends the process. One is needed by
+some and allowed with care: a table that is filled from a text file, if that file is an asset, which lies in the
+module's own folder, and no other file that the graph names or whose name it computes. This is a check of names and no
+sandbox: a graph can still take all memory, or never end.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ _REACHES_OUT = re.compile(
 _FILLS_TABLE = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 _FILE_NAME_INPUT = 1
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-_GIVEN = frozenset({"Const", "Placeholder", "PlaceholderWithDefault"})
+_NO_ASSET = "InitializeTableFromTextFile of a file that is no asset of the module"
 _RESTORES = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
+_OLD_ASSETS = "saved_model_assets"
 _INITIALIZERS = ("saved_model_main_op", "legacy_init_op")
 
 
@@ -50,6 +52,9 @@ def refused_operation(saved_model: saved_model_pb2.SavedModel) -> str:
     which nothing here ever calls.
     """
     for meta_graph in saved_model.meta_graphs:
+        outside = [file.filename for file in _asset_files(meta_graph) if _leads_out(file.filename)]
+        if outside:
+            return f"an asset that lies elsewhere, {outside[0]}"
         # As the loader tells the formats apart.
         is_tf2 = len(saved_model.meta_graphs) == 1 and meta_graph.HasField("object_graph_def")
         refused = _Graph(meta_graph).refused_in_functions() if is_tf2 else _Graph(meta_graph).refused_in_session()
@@ -85,7 +90,13 @@ class _Graph:
         roots = [*self.meta_graph.object_graph_def.concrete_functions]
         roots += [gradient.gradient_func for gradient in library.gradient]
         roots += [gradient.gradient_func for gradient in library.registered_gradients]
-        return self._refused(lambda: [self._walk(name) for name in roots if name in self.functions])
+
+        def walk() -> None:
+            for name in roots:
+                if name in self.functions:
+                    self._check_root(name)
+
+        return self._refused(walk)
 
     def refused_in_session(self) -> str:
         """Of a TF1 module: what its signatures, its initialisation and its restoration reach."""
@@ -97,11 +108,12 @@ class _Graph:
         for collection in _INITIALIZERS:
             called += graph.collection_def[collection].node_list.value if collection in graph.collection_def else []
         restored = [graph.saver_def.restore_op_name] if graph.HasField("saver_def") else []
+        assets = frozenset(file.tensor_info.name.split(":")[0] for file in _asset_files(graph))
 
         def walk() -> None:
             nodes = {node.name: node for node in graph.graph_def.node}
-            self._check_nodes(_upstream(nodes, called), nodes, {}, frozenset())
-            self._check_nodes(_upstream(nodes, restored), nodes, {}, _RESTORES)
+            self._check_nodes(_upstream(nodes, called), nodes, {}, assets=assets)
+            self._check_nodes(_upstream(nodes, restored), nodes, {}, allowed=_RESTORES, assets=assets)
 
         return self._refused(walk)
 
@@ -114,6 +126,18 @@ class _Graph:
             return "a chain of functions without end"
         return ""
 
+    def _check_root(self, name: str) -> None:
+        """Checks a function that the loader binds: what it takes for names of files must be bound to assets."""
+        files = self._walk(name)
+        objects = self.meta_graph.object_graph_def
+        bound = objects.concrete_functions[name].bound_inputs if name in objects.concrete_functions else ()
+        # What is bound comes last.
+        first_bound = len(self.functions[name].signature.input_arg) - len(bound)
+        for place in files:
+            node = bound[place - first_bound] if place >= first_bound else -1
+            if not 0 <= node < len(objects.nodes) or objects.nodes[node].WhichOneof("kind") != "asset":
+                raise _RefusedError(_NO_ASSET)
+
     def _walk(self, name: str) -> frozenset[int]:
         """Checks a function; gives the places of the arguments that become names of files."""
         if name not in self.file_arguments:
@@ -123,7 +147,7 @@ class _Graph:
                 self._walk(called)
             arguments = {argument.name: place for place, argument in enumerate(function.signature.input_arg)}
             nodes = {node.name: node for node in function.node_def}
-            self.file_arguments[name] = self._check_nodes(function.node_def, nodes, arguments, frozenset())
+            self.file_arguments[name] = self._check_nodes(function.node_def, nodes, arguments)
         return self.file_arguments[name]
 
     def _check_nodes(
@@ -131,7 +155,9 @@ class _Graph:
         checked: Iterable[Any],
         nodes: Mapping[str, Any],
         arguments: Mapping[str, int],
-        allowed: frozenset[str],
+        *,
+        allowed: frozenset[str] = frozenset(),
+        assets: frozenset[str] = frozenset(),
     ) -> frozenset[int]:
         """Checks operations and what they call; gives the arguments that become names of files."""
         found: set[int] = set()
@@ -146,27 +172,44 @@ class _Graph:
                 names |= of_called
             inputs = [name for name in node.input if not name.startswith("^")]
             for place in names:
-                found |= _origin(inputs[place] if place < len(inputs) else "", nodes, arguments)
+                found |= _origin(inputs[place] if place < len(inputs) else "", nodes, arguments, assets)
         return frozenset(found)
 
 
-def _origin(name: str, nodes: Mapping[str, Any], arguments: Mapping[str, int]) -> set[int]:
-    """The argument that a name of a file comes from, if it is one.
+def _asset_files(meta_graph: meta_graph_pb2.MetaGraphDef) -> list[meta_graph_pb2.AssetFileDef]:
+    """The files that come with a module, and for TF1 the tensors that hold their names; as the loader finds them."""
+    if meta_graph.asset_file_def or _OLD_ASSETS not in meta_graph.collection_def:
+        return list(meta_graph.asset_file_def)
+    files = []
+    for packed in meta_graph.collection_def[_OLD_ASSETS].any_list.value:
+        file = meta_graph_pb2.AssetFileDef()
+        packed.Unpack(file)
+        files.append(file)
+    return files
+
+
+def _leads_out(filename: str) -> bool:
+    """Whether a name inside a folder means a file elsewhere."""
+    return filename.startswith("/") or ".." in filename.split("/")
+
+
+def _origin(name: str, nodes: Mapping[str, Any], arguments: Mapping[str, int], assets: frozenset[str]) -> set[int]:
+    """The argument that a name of a file comes from; none where it is that of an asset.
 
     Raises:
-      _RefusedError: the graph computes it.
+      _RefusedError: the graph itself names the file.
     """
     for _ in range(len(nodes) + 1):
         source = name.split(":")[0]
         if source in arguments:
             return {arguments[source]}
-        node = nodes.get(source)
-        if node is not None and node.op in _GIVEN:
+        if source in assets:
             return set()
+        node = nodes.get(source)
         if node is None or node.op != "Identity" or not node.input:
             break
         name = node.input[0]
-    raise _RefusedError("InitializeTableFromTextFile of a file whose name is computed")
+    raise _RefusedError(_NO_ASSET)
 
 
 def _reaches_out(node: Any) -> bool:

@@ -82,7 +82,7 @@ def resolve(handle: str, *, mirror: str = "", repair: bool = False) -> str:
     refused = refused_operation(saved_model)
     if refused:
         raise UserError(
-            f"--backbone={handle} is refused: its graph has {refused}, and a module that turns images into features "
+            f"--backbone={handle} is refused: its graph has {refused}, and a module that gives feature vectors "
             "needs no files, no Python and no network. Take another module."
         )
     return folder

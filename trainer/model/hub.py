@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
+from trainer.config_values import ExampleKind
 from trainer.errors import UserError
 from trainer.model import tf1
-from trainer.model.endpoint import Endpoint, choose_image_size, find_features, image_spec, shown
+from trainer.model.endpoint import Endpoint, choose_image_size, find_features, input_spec, shown
 from trainer.model.handles import saved_model_inside_hint
 from trainer.storage import is_pattern
 from trainer.wording import first_line
@@ -41,13 +42,14 @@ class HubModule:
     Attributes:
       path: the folder that it was loaded from.
       module: what `tf.saved_model.load` gave; keeps tables and assets alive.
-      apply: `(pixels, training)` to features: float32 `[batch, S, S, 3]` in [0, 1] and a Python bool, to float32
-        `[batch, feature_size]`. `training=True` has an effect only where `takes_training`.
+      apply: `(inputs, training)` to features: float32 `[batch, S, S, 3]` in [0, 1], or string `[batch]`, and a Python
+        bool, to float32 `[batch, feature_size]`. `training=True` has an effect only where `takes_training`.
       variables: all that it uses, each once, in an order that depends on the module alone. In a strategy's scope they
         are that strategy's, one copy a replica.
       trainable_variables: those of `variables` that the publisher meant to be trained; empty for tf1.
       regularization_losses: functions without arguments that give float scalars, to be added to the loss in training.
-      image_size: S, in pixels.
+      resources: what else it uses, such as tables and the files that they are filled from: an export must hold them.
+      image_size: S, in pixels; None where it takes texts.
       feature_size: length of a feature vector.
       kind: how it was saved; see above.
       takes_training: whether `training=True` switches the module to batch statistics, dropout and the like.
@@ -59,7 +61,8 @@ class HubModule:
     variables: list[tf.Variable]
     trainable_variables: list[tf.Variable]
     regularization_losses: list[Callable[[], tf.Tensor]]
-    image_size: int
+    resources: list[Any]
+    image_size: int | None
     feature_size: int
     kind: Kind
     takes_training: bool
@@ -70,29 +73,38 @@ class HubModule:
         return bool(self.trainable_variables)
 
 
-def load_module(path: str, handle: str, image_size: int) -> HubModule:
+def load_module(path: str, handle: str, image_size: int, takes: ExampleKind = "image") -> HubModule:
     """Loads a module. Call it inside `strategy.scope()`, so that every replica gets its copy of the variables.
 
     Args:
       path: folder of a complete SavedModel, from `handles.resolve`.
       handle: what the user gave; names the module in errors, and its image size where the module leaves that open.
       image_size: height and width that the user asks for, in pixels; 0 leaves it to the module.
+      takes: what it must turn into feature vectors.
 
     Raises:
-      UserError: it cannot be loaded, it does not turn images into feature vectors (the sentence says what it takes
-        and gives), or `image_size` does not suit it.
+      UserError: it cannot be loaded, it does not turn such examples into feature vectors (the sentence says what it
+        takes and gives), or `image_size` does not suit it.
     """
     loaded = _load(path, handle)
     kind = _kind(loaded, handle)
     endpoint = _reusable(loaded, handle) if kind == "reusable" else _signature(loaded, kind, handle, path)
-    spec = image_spec(endpoint, handle, path)
-    size = choose_image_size(endpoint.image_specs, image_size, handle)
-    pick, feature_size = find_features(endpoint, spec, size, handle)
+    spec = input_spec(endpoint, takes, handle, path)
+    size = None
+    if takes == "image":
+        size = choose_image_size(endpoint.input_specs, image_size, handle)
+    elif kind == "tf1":
+        raise UserError(
+            f"--backbone={handle} is in the old TF1 format, of which only image modules can be used: take the module's "
+            "TF2 version."
+        )
+    batch = tf.TensorSpec([None] if size is None else [None, size, size, 3], spec.dtype)
+    pick, feature_size = find_features(endpoint, spec, batch, handle)
 
-    def apply(pixels: tf.Tensor, training: bool) -> tf.Tensor:
-        features = tf.cast(pick(endpoint.call(tf.cast(pixels, spec.dtype), training)), tf.float32)
+    def apply(inputs: tf.Tensor, training: bool) -> tf.Tensor:
+        features = tf.cast(pick(endpoint.call(tf.cast(inputs, spec.dtype), training)), tf.float32)
         # Modules are traced for any batch; a TPU wants to know this one.
-        features.set_shape([pixels.shape[0], feature_size])
+        features.set_shape([inputs.shape[0], feature_size])
         return features
 
     if endpoint.own_variables is None:
@@ -107,6 +119,7 @@ def load_module(path: str, handle: str, image_size: int) -> HubModule:
         variables=variables,
         trainable_variables=trainable,
         regularization_losses=list(getattr(loaded, "regularization_losses", None) or []),
+        resources=_resources(loaded) if endpoint.own_variables is None else [],
         image_size=size,
         feature_size=feature_size,
         kind=kind,
@@ -153,17 +166,17 @@ def _reusable(loaded: Any, handle: str) -> Endpoint:
             fixed["batch_norm_momentum"] = _BATCH_NORM_MOMENTUM
         elif demanded and parameter.name != "training":
             raise UserError(
-                f"--backbone={handle} is no feature vector module: besides images it demands {parameter.name}."
+                f"--backbone={handle} is no feature vector module: besides its input it demands {parameter.name}."
             )
     wants_training = any(parameter.name == "training" for parameter in parameters)
     bound = [_bound_arguments(concrete, parameters) for concrete in function.concrete_functions]
 
-    def call(pixels: tf.Tensor, training: bool) -> Any:
-        return function(pixels, **fixed, **({"training": training} if wants_training else {}))
+    def call(inputs: tf.Tensor, training: bool) -> Any:
+        return function(inputs, **fixed, **({"training": training} if wants_training else {}))
 
     return Endpoint(
         call=call,
-        image_specs=[arguments.get(parameters[0].name) for arguments in bound],
+        input_specs=[arguments.get(parameters[0].name) for arguments in bound],
         outputs=function.concrete_functions[0].structured_outputs,
         functions=function.concrete_functions,
         takes_training=any(arguments.get("training", False) is not False for arguments in bound),
@@ -190,20 +203,20 @@ def _signature(loaded: Any, kind: Kind, handle: str, path: str) -> Endpoint:
     if len(inputs) != 1:
         raise UserError(
             f"--backbone={handle} is no feature vector module: its signature {names[0]} takes "
-            f"{shown(inputs)}, where one batch of images is expected.{saved_model_inside_hint(path)}"
+            f"{shown(inputs)}, where one batch is expected.{saved_model_inside_hint(path)}"
         )
     ((input_name, spec),) = inputs.items()
     if kind == "tf1":
         replicated = tf1.replicate(function, list(loaded.variables))
         return Endpoint(
-            call=lambda pixels, training: replicated.call(pixels),
-            image_specs=[spec],
+            call=lambda inputs, training: replicated.call(inputs),
+            input_specs=[spec],
             outputs=function.structured_outputs,
             own_variables=replicated.variables,
         )
     return Endpoint(
-        call=lambda pixels, training: function(**{input_name: pixels}),
-        image_specs=[spec],
+        call=lambda batch, training: function(**{input_name: batch}),
+        input_specs=[spec],
         outputs=function.structured_outputs,
         functions=[function],
     )
@@ -214,6 +227,12 @@ def _variables_in_use(loaded: Any, endpoint: Endpoint) -> list[tf.Variable]:
     used = {id(variable) for function in endpoint.functions for variable in function.variables}
     found = {id(node): node for node in tf.train.TrackableView(loaded).descendants() if id(node) in used}
     return list(found.values())
+
+
+def _resources(loaded: Any) -> list[Any]:
+    """Tables, and the files that come with the module."""
+    kinds = (tf.saved_model.experimental.TrackableResource, tf.saved_model.Asset)
+    return [node for node in tf.train.TrackableView(loaded).descendants() if isinstance(node, kinds)]
 
 
 def _trainable_variables(loaded: Any, variables: Sequence[tf.Variable]) -> list[tf.Variable]:

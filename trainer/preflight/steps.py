@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import tensorflow as tf
+
 from trainer.cluster import Cluster, check_batch, check_tpu_precision
 from trainer.config import Config
 from trainer.errors import UserError
@@ -51,8 +53,20 @@ def trace_steps(config: Config, replicas: int, console: Console | None = None) -
     variables = {variable.path: variable.value for variable in known}
     trained = {variable.path for variable in built.optimizer.variables}
     strategy, step = cluster.strategy, build_step(prepared, built)
-    batches = training_input(prepared, built.model, first_step=0, last_step=1)
-    train = trace_replica(strategy, step, batches.element_spec, variables, trained)
-    judged = evaluation_input(cluster, built.model, prepared.source, prepared.train, config.batch_size)
-    evaluate = trace_replica(strategy, EvaluationStep(built.model), judged.element_spec, variables)
+    if prepared.source.kind == "text":
+        rows = config.batch_size // replicas
+        trained_on, judged = (
+            _feature_batch(rows, built.model.backbone.feature_size, place) for place in ("row", "index")
+        )
+    else:
+        trained_on = training_input(prepared, built.model, first_step=0, last_step=1).element_spec
+        judged = evaluation_input(cluster, built.model, prepared.source, prepared.train, config.batch_size).element_spec
+    train = trace_replica(strategy, step, trained_on, variables, trained)
+    evaluate = trace_replica(strategy, EvaluationStep(built.model), judged, variables)
     return StepPrograms(train, evaluate)
+
+
+def _feature_batch(rows: int, feature_size: int, place: str) -> dict[str, tf.TypeSpec]:
+    """What a replica gets where features were computed before: the only way of texts to a TPU."""
+    numbers = tf.TensorSpec([rows], tf.int32)
+    return {"features": tf.TensorSpec([rows, feature_size], tf.float32), "label": numbers, place: numbers}

@@ -77,7 +77,7 @@ def evaluation_input(
         share = Share.of(context, global_batch)
         if features:
             return features.evaluation_batches(source, indices, share)
-        return evaluation_batches(source, indices, model.image_input, share)
+        return evaluation_batches(source, indices, model.model_input, share)
 
     return cluster.distribute(of_one_pipeline)
 

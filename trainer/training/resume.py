@@ -107,8 +107,8 @@ def _check_same_run(config: Config, there: Config, run: RunDirectory) -> None:
 def _check_same_data(position: Position, data_fingerprint: str, run: RunDirectory) -> None:
     if position.data_fingerprint != data_fingerprint:
         raise UserError(
-            f"The images are not those that the run in {run.path} was started with: files were added, removed or "
-            "changed since. Give another --run_dir, or put the images back."
+            f"The examples are not those that the run in {run.path} was started with: some were added, removed or "
+            "changed since. Give another --run_dir, or put the examples back."
         )
 
 

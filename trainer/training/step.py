@@ -14,7 +14,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainer.config import Config
-from trainer.data.images import unit_range
 from trainer.model.classifier import BatchRows, Classifier
 from trainer.model.optimizer import Optimizer
 from trainer.model.reduction import sum_over_replicas
@@ -125,8 +124,8 @@ class TrainStep:
         """Trains on a replica's batch.
 
         Args:
-          batch: "image" uint8 `[b, S, S, 3]` or "features" float32 `[b, feature_size]`, "label" int32 `[b]` and "row"
-            int32 `[b]`, b = global batch / replicas.
+          batch: "image" uint8 `[b, S, S, 3]`, "text" string `[b]` or "features" float32 `[b, feature_size]`; "label"
+            int32 `[b]` and "row" int32 `[b]`, b = global batch / replicas.
 
         Returns:
           Scalars, float32 (float64 with that precision), whose sums over replicas are the global batch's "loss" (with
@@ -168,13 +167,13 @@ class TrainStep:
             loss, hits = self._forward(batch)
             scaled_loss = self.optimizer.loss_scale.scale(loss)
         gradients = tape.gradient(scaled_loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return _Sums(loss, hits, tuple(gradients))
+        return _Sums(loss, hits, tuple(map(_dense, gradients, variables)))
 
     def _forward(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         rows = BatchRows(step=self.optimizer.step, first_row=batch["row"][0], global_batch=self.global_batch)
         labels = batch["label"]
         if self.mixer:
-            pixels, partner_labels, own_share = self.mixer(unit_range(batch["image"]), labels, rows)
+            pixels, partner_labels, own_share = self.mixer(self.model.module_inputs(batch), labels, rows)
             logits = self.model.training_logits(self.model.backbone(pixels, training=True), rows)
             examples = self.loss(logits, labels, partner_labels, own_share)
             # The label that most of the image belongs to.
@@ -203,6 +202,16 @@ class TrainStep:
         replica.merge_call(assign, args=(means,))
 
 
+def _dense(gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> tf.Tensor:
+    """The gradient in the shape of its variable: that of a table of word vectors comes as the rows that were looked up.
+
+    Where a word occurs twice its row comes twice, and what Adam squares must be the sum of both.
+    """
+    dense = tf.convert_to_tensor(gradient)
+    dense.set_shape(variable.shape)
+    return dense
+
+
 def _assign(variable: tf.Variable, value: tf.Tensor) -> Any:
     return variable.assign(value)
 
@@ -211,7 +220,7 @@ def _features(model: Classifier, batch: Batch, *, training: bool) -> tf.Tensor:
     """The batch's features, float `[b, feature_size]`: computed before, or by the backbone now."""
     if "features" in batch:
         return batch["features"]
-    return model.backbone(unit_range(batch["image"]), training=training)
+    return model.backbone(model.module_inputs(batch), training=training)
 
 
 class EvaluationStep:
@@ -225,8 +234,8 @@ class EvaluationStep:
         """Judges a replica's batch, padding included: who adds up leaves out the rows whose index is -1.
 
         Args:
-          batch: "image" uint8 `[b, S, S, 3]` or "features" float32 `[b, feature_size]`, "label" int32 `[b]`, "index"
-            int32 `[b]` (-1: padding).
+          batch: "image" uint8 `[b, S, S, 3]`, "text" string `[b]` or "features" float32 `[b, feature_size]`; "label"
+            int32 `[b]`, "index" int32 `[b]` (-1: padding).
 
         Returns:
           "index" int32 `[b]`, "loss" float32 `[b]` (cross-entropy without smoothing or regularization),
