@@ -103,6 +103,7 @@ def run_page(record: RunRecord, results: Results, charts: Sequence[Chart], momen
         "tiles": _tiles(record),
         "curves": [by_name[name] for name in curves if name in by_name],
         "judged": _judged(results, by_name),
+        "has_pictures": any(example.media_type != "text/plain" for example in record.examples),
         "examples": [_picture(example) for example in record.examples],
         "inventory": [by_name[name] for name in inventory if name in by_name],
         "model_rows": _model_rows(record),
@@ -165,7 +166,6 @@ def _tiles(record: RunRecord) -> list[Tile]:
     goodput = status.get("goodput") or {}
     if goodput.get("total"):
         tiles.append(Tile(_duration(goodput["total"]), "from the command to the end, all starts"))
-        tiles.append(Tile(f"{100 * goodput['share']:.0f} %", "of that time in training steps"))
     for kind, export in (status.get("exports") or {}).items():
         tiles.append(Tile(f"{export['bytes'] / 2**20:.1f} MiB", f"export {kind}{_accuracy_of(export)}"))
     return tiles
