@@ -21,6 +21,8 @@ COMMON = [
     "google-cloud-storage>=2.16",
     "google-crc32c>=1.5",
     "importlib-resources>=6",  # tensorflow-datasets 4.9.10 prepares nothing without it, and does not ask for it.
+    "jinja2>=3.1",
+    "matplotlib>=3.8",
     "numpy>=1.26",
     "pydantic>=2.7",
     "rich>=13.7",
@@ -53,10 +55,11 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["trainer", "trainer.*", "launch", "launch.*"]),
+    package_data={"trainer.report": ["templates/*"]},
     python_requires=">=3.10,<3.13",
     install_requires=requirements(os.environ.get("TRAINER_TENSORFLOW", "default")),
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
-        "test": ["mypy>=1.11", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.17,<0.18"],
+        "test": ["mypy>=1.11", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.17,<0.18", "selenium>=4.20"],
     },
 )

@@ -66,3 +66,10 @@ def hub_module(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the export out, which has its own tests and takes most of a tiny run's time."""
     monkeypatch.setattr("trainer.run.export_model", pretend_to_export)
+
+
+@pytest.fixture(autouse=True)
+def _no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the page out of whole runs, where it takes two seconds each; tests that are marked `report` make it."""
+    if not request.node.get_closest_marker("report"):
+        monkeypatch.setattr("trainer.run.make_report", lambda run, console: None)

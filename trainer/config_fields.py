@@ -267,6 +267,14 @@ class Fields(BaseModel):
         ge=0,
         lt=1,
     )
+    hidden_units: Annotated[tuple[Annotated[int, Field(ge=1, le=2**20)], ...], BeforeValidator(comma_separated)] = (
+        _field(
+            (),
+            "Model",
+            "Widths of dense layers with ReLU between the feature vector and the logits, separated by commas, as in "
+            "512. Empty: none.",
+        )
+    )
     feature_cache: str = _field(
         "auto",
         "Model",
@@ -426,6 +434,13 @@ class Fields(BaseModel):
         "Run directory",
         "At the end publish the best checkpoint as a SavedModel under export/. --noexport leaves that out; the same "
         "command without it, later, adds the export to the finished run.",
+        changes_result=False,
+    )
+    report: bool = _field(
+        True,
+        "Run directory",
+        "At the end make report/: a page to look at, its charts as PNG, its numbers as JSON. python -m trainer.report "
+        "RUN_DIR makes it at any time.",
         changes_result=False,
     )
     keep_checkpoints: int = _field(

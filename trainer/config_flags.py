@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from typing import get_args
 
@@ -57,12 +58,17 @@ def parse_arguments(flag_values: flags.FlagValues, arguments: Sequence[str]) -> 
     try:
         rest = flag_values(["", *arguments])[1:]
     except flags.Error as error:
-        sentence = re.sub(r" \?$", "?", str(error).strip().removeprefix("ERROR:: "))
-        boolean = re.match(r"flag (--.+): \('Non-boolean argument to boolean flag', .+\)$", sentence, re.DOTALL)
-        sentence = f"{boolean[1]}: must be true or false" if boolean else sentence
-        raise UserError(f"{sentence}{'' if sentence.endswith(('.', '?')) else '.'}") from None
+        raise UserError(flag_sentence(error)) from None
     if rest:
         raise UserError(f"{rest[0]} is not a flag: every argument starts with --, as in --data=folder:PATH.")
+
+
+def flag_sentence(error: flags.Error) -> str:
+    """What absl says of a flag, as one sentence."""
+    sentence = re.sub(r" \?$", "?", str(error).strip().removeprefix("ERROR:: "))
+    boolean = re.match(r"flag (--.+): \('Non-boolean argument to boolean flag', .+\)$", sentence, re.DOTALL)
+    sentence = f"{boolean[1]}: must be true or false" if boolean else sentence
+    return f"{sentence}{'' if sentence.endswith(('.', '?')) else '.'}"
 
 
 def config_from_flags(flag_values: flags.FlagValues, read_text: Callable[[str], str]) -> Config:
@@ -108,6 +114,26 @@ def read_local_text(path: str) -> str:
 def as_flag(default: object) -> str:
     """A default as one would write it on the command line: "75,15,10"."""
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def command_line(config: Config) -> str:
+    """The command that does a run again in a new directory: what is not at its default, quoted for a shell."""
+    given = [
+        _argument(name, getattr(config, name))
+        for name, field in type(config).model_fields.items()
+        if name not in _ABOUT_ONE_START and getattr(config, name) != field.default
+    ]
+    return " ".join(["python -m trainer.task", *map(shlex.quote, given)])
+
+
+_ABOUT_ONE_START = ("run_dir", "resume", "inject", "inject_on_tpu", "max_minutes")
+"""What whoever repeats a run does not want repeated."""
+
+
+def _argument(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no{name}"
+    return f"--{name}={as_flag(value)}"
 
 
 def _choices(field: FieldInfo) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import platform
 import numpy as np
 import tensorflow as tf
 
-from trainer.data.images import ImageInput, to_size
+from trainer.data.images import ImageInput
 from trainer.data.source import Source
 from trainer.preparation import Built, Prepared, parameter_count
 from trainer.processors import processors
@@ -88,7 +88,8 @@ def _thumbnail(encoded: bytes, image_input: ImageInput) -> tuple[bytes, str]:
     with tf.device("/cpu:0"):
         pixels = image_input.from_encoded(tf.constant(encoded))
         if image_input.size > _THUMBNAIL:
-            pixels = to_size(pixels, _THUMBNAIL)
+            smaller = tf.image.resize(pixels, [_THUMBNAIL, _THUMBNAIL], antialias=True)
+            pixels = tf.cast(tf.round(smaller), tf.uint8)
         if image_input.size < _SMALLEST_JPEG:
             return tf.io.encode_png(pixels).numpy(), "image/png"
         return tf.io.encode_jpeg(pixels, quality=85).numpy(), "image/jpeg"

@@ -230,7 +230,16 @@ def _tell_the_story(session: Session) -> None:
         session.status.take_time(session.stopwatch.seconds())
         session.status.write(session.run)
         say_result(prepared, session.status, session.console)
+        if prepared.config.report:
+            make_report(session.run, session.console)
     cluster.barrier()  # A worker that left earlier would look like one that was lost.
+
+
+def make_report(run: RunDirectory, console: Console) -> None:
+    """Makes the page of a run that is done, and says where it is."""
+    from trainer.report.write import write_report  # Here, because it imports Matplotlib.
+
+    console.entry("report", write_report(run, run, f"{datetime.now():%Y-%m-%d %H:%M}"))
 
 
 def _judge(session: Session, evaluator: Evaluator, best: Checkpoint) -> None:

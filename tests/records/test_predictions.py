@@ -79,7 +79,7 @@ def test_examples_and_facts_come_back(tmp_path: Path) -> None:
     examples = [ShownExample("k", HOSTILE[0], HOSTILE[1], 0.25, b"\xff\x00", "image/png")]
     write_examples(run, examples)
     assert read_examples(run) == examples
-    assert examples[0].title == f"{HOSTILE[1]} ({HOSTILE[0]})"
+    assert not examples[0].right
     facts = Facts("d", "image", HOSTILE, {"train": [1, 2, 3, 4]}, 8, 16, 100, 10, "one", 1, 1, "m")
     facts.write(run)
     assert Facts.read(run) == facts

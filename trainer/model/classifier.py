@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from trainer.config import Config
@@ -53,7 +54,7 @@ def dropout(features: tf.Tensor, rate: float, seed: int, rows: BatchRows) -> tf.
 
 
 class Classifier(keras.Model):
-    """Images to logits: backbone, dropout in training, dense head. Create it inside `strategy.scope()`."""
+    """Images to logits: backbone, dropout in training, hidden layers, dense head. Create it in `strategy.scope()`."""
 
     def __init__(self, backbone: Backbone, classes: int, config: Config) -> None:
         """Builds all variables.
@@ -61,7 +62,7 @@ class Classifier(keras.Model):
         Args:
           backbone: gives the feature vectors; owns its variables.
           classes: how many logits.
-          config: `dropout`, `max_image_pixels`, `precision`, `resize` and `seed` are used.
+          config: `dropout`, `hidden_units`, `max_image_pixels`, `precision`, `resize` and `seed` are used.
         """
         super().__init__(name="classifier")
         self.backbone = backbone
@@ -69,13 +70,15 @@ class Classifier(keras.Model):
         self.dropout_rate = config.dropout
         self.seed = config.seed
         self.logits_dtype = "float64" if config.precision == "float64" else "float32"
-        self.head = keras.layers.Dense(
-            classes,
-            kernel_initializer=keras.initializers.GlorotUniform(seed=config.seed * 4 + _HEAD_SEED),
-            dtype=config.precision,
-            name="head",
-        )
-        self.head.build((None, backbone.feature_size))
+        self.hidden = [
+            _dense(units, f"hidden_{place}", config, _hidden_seed(config.seed, place), activation="relu")
+            for place, units in enumerate(config.hidden_units)
+        ]
+        self.head = _dense(classes, "head", config, config.seed * 4 + _HEAD_SEED)
+        width = backbone.feature_size
+        for layer in [*self.hidden, self.head]:
+            layer.build((None, width))
+            width = layer.units
         self.built = True
 
     def call(self, pixels: tf.Tensor) -> tf.Tensor:
@@ -87,6 +90,8 @@ class Classifier(keras.Model):
 
         They are float32 whatever the precision, float64 alone keeps its own.
         """
+        for layer in self.hidden:
+            features = layer(features)
         return tf.cast(self.head(features), self.logits_dtype)
 
     def training_logits(self, features: tf.Tensor, rows: BatchRows) -> tf.Tensor:
@@ -102,3 +107,15 @@ class Classifier(keras.Model):
         if self.dropout_rate:
             features = dropout(features, self.dropout_rate, self.seed, rows)
         return self.logits(features)
+
+
+def _dense(units: int, name: str, config: Config, seed: int, activation: str | None = None) -> keras.layers.Dense:
+    initializer = keras.initializers.GlorotUniform(seed=seed)
+    return keras.layers.Dense(
+        units, activation=activation, kernel_initializer=initializer, dtype=config.precision, name=name
+    )
+
+
+def _hidden_seed(seed: int, place: int) -> int:
+    """Another one for each hidden layer: layers of one shape must not start with the same weights."""
+    return int(np.random.SeedSequence([seed, place]).generate_state(1)[0])

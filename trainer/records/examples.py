@@ -52,11 +52,6 @@ class ShownExample:
         """Whether the prediction is the label."""
         return self.prediction == self.label
 
-    @property
-    def title(self) -> str:
-        """The prediction, and behind it in brackets the label where that is another."""
-        return self.prediction if self.right else f"{self.prediction} ({self.label})"
-
 
 def choose_examples(predictions: Predictions) -> NDArray[np.int64]:
     """Places of those to show: most confident mistakes first, then right ones spread evenly over the table.
