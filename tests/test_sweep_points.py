@@ -113,7 +113,7 @@ def test_names_are_safe_folder_names_whatever_the_values() -> None:
 
 
 def test_a_long_name_is_cut_and_stays_unique() -> None:
-    long = {name: "y" * 60 for name in ("data_dir", "feature_cache", "init_from", "freeze")}
+    long = dict.fromkeys(("data_dir", "feature_cache", "init_from", "freeze"), "y" * 60)
     text = " ".join(f"{name}={value}" for name, value in long.items())
     names = [point.name for point in points({}, f"{text} seed=1,2")]
     assert max(map(len, names)) <= 150
