@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 from made_runs import HOSTILE_NAMES
 from written_runs import write_run
 
-from trainer.errors import UserError
+from trainer.config import Config
+from trainer.errors import EXIT_DONE, UserError
 from trainer.report.compare import Comparison, compare, read_runs
 from trainer.report.compare_page import comparison_page
 from trainer.report.compare_text import comparison_text
 from trainer.report.compare_words import as_json, cells, notes, verdicts
+from trainer.run import execute
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -217,6 +220,39 @@ def test_the_page_asks_no_server_and_draws_every_interval(tmp_path: Path) -> Non
     # Wilson's intervals are 59.6 to 98.2 and 72.2 to 100 %; the scale begins at 55 %, and 320 is its length.
     assert 'x1="32.6" x2="307.3"' in page and 'x1="122.6" x2="320.0"' in page
     assert 'cx="248.9"' in page and "from 55 % to 100 %" in page
+
+
+@pytest.mark.usefixtures("no_export")
+def test_two_published_modules_on_real_photos(
+    tmp_path: Path, flower_photos: Path, hub_module: Callable[[str], Path]
+) -> None:
+    stems = ("mobilenet_v2_035_224_feature_vector", "tf2-preview_mobilenet_v2_feature_vector_4")
+    for stem in stems:
+        config = Config(
+            data=f"folder:{flower_photos}",
+            classes=("roses", "tulips"),
+            splits=(90, 0, 10),
+            examples_per_class=8,
+            epochs=3,
+            backbone=str(hub_module(stem)),
+            run_dir=str(tmp_path / stem),
+        )
+        assert execute(config, quiet=True) == EXIT_DONE
+    found = compared(*(str(tmp_path / stem) for stem in stems))
+    pair = found.pairs[0]
+    accuracies = [
+        json.loads((tmp_path / stem / "status.json").read_text("utf-8"))["test"]["accuracy"] for stem in stems
+    ]
+    assert pair.counts is not None and pair.interval is not None
+    assert [run.examples for run in found.runs] == [pair.shared] * 2 and pair.shared > 100
+    assert pair.counts.difference == pytest.approx(max(accuracies) - min(accuracies))
+    assert 0 < pair.counts.first_only + pair.counts.second_only < pair.shared
+    assert pair.interval.low < pair.counts.difference < pair.interval.high
+    assert [setting.field for setting in found.settings] == ["backbone"]
+    small, large = sorted(found.runs, key=lambda run: run.parameters or 0)
+    # Published sizes of MobileNetV2 without its classifier, and a head of two classes.
+    assert (small.parameters, large.parameters) == (410_208 + 2 * 1281, 2_257_984 + 2 * 1281)
+    assert small.trained_parameters == large.trained_parameters == 2 * 1281
 
 
 def run_program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

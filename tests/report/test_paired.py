@@ -25,7 +25,7 @@ TABLES = [
 def exact_p_value(first_only: int, second_only: int) -> Fraction:
     """Twice the smaller tail of a binomial distribution with probability one half, at most 1."""
     either, fewer = first_only + second_only, min(first_only, second_only)
-    return min(Fraction(1), 2 * sum(Fraction(math.comb(either, count), 2**either) for count in range(fewer + 1)))
+    return min(Fraction(1), Fraction(2 * sum(math.comb(either, count) for count in range(fewer + 1)), 2**either))
 
 
 def wilson(right: int, examples: int, confidence: float) -> tuple[float, float]:
