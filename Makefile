@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := trainer launch tests benchmarks setup.py
+SOURCES := trainer launch tests benchmarks tutorials setup.py
 OLDEST_TENSORFLOW := 2.20
 # Each imports TensorFlow; the tests of a file stay together, because they share what they train.
 TWO_PROCESSES := -n 2 --dist loadfile

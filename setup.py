@@ -60,6 +60,13 @@ setup(
     install_requires=requirements(os.environ.get("TRAINER_TENSORFLOW", "default")),
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
-        "test": ["mypy>=1.11", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.17,<0.18", "selenium>=4.20"],
+        "test": [
+            "mypy>=1.11",
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
+            "ruff>=0.17,<0.18",
+            "selenium>=4.20",
+        ],
     },
 )

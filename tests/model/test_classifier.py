@@ -10,13 +10,13 @@ from trainer.model.classifier import BatchRows, Classifier
 from trainer.model.convnet import ConvNet
 
 
-def _classifier(**settings: object) -> Classifier:
-    config = Config(**settings)
+def _classifier(hidden_units: tuple[int, ...], seed: int = 0) -> Classifier:
+    config = Config(hidden_units=hidden_units, seed=seed)
     return Classifier(ConvNet(8, seed=config.seed, dtype="float32"), 3, config)
 
 
 def test_hidden_layers_compute_what_numpy_does() -> None:
-    model = _classifier(hidden_units=(6, 6))
+    model = _classifier((6, 6))
     names = [variable.path for layer in [*model.hidden, model.head] for variable in layer.variables]
     assert [name.split("/")[-2] for name in names] == ["hidden_0"] * 2 + ["hidden_1"] * 2 + ["head"] * 2
     features = np.random.default_rng(0).normal(size=(4, model.backbone.feature_size)).astype(np.float32)
@@ -32,7 +32,7 @@ def test_hidden_layers_compute_what_numpy_does() -> None:
 
 def test_hidden_layers_of_one_shape_start_apart_and_the_seed_decides() -> None:
     width = ConvNet(8, seed=0, dtype="float32").feature_size
-    first, again, other = (_classifier(hidden_units=(width, width), seed=seed) for seed in (0, 0, 1))
+    first, again, other = (_classifier((width, width), seed) for seed in (0, 0, 1))
     kernels = [layer.kernel.numpy() for layer in first.hidden]
     assert not np.array_equal(*kernels)
     assert all(np.array_equal(one, layer.kernel.numpy()) for one, layer in zip(kernels, again.hidden))
