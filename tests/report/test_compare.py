@@ -110,7 +110,7 @@ def test_only_the_examples_that_both_have_are_tested(tmp_path: Path) -> None:
             "of the 3 test examples in common 1 have other labels, such as 0001: a here, c there",
         ),
         ({"answers": "aa", "keys": ["0000", "0000"]}, "some of their test examples have the same name"),
-        ({}, "y has no predictions on a test split"),
+        ({}, "the latter has no predictions on a test split"),
     ],
 )
 def test_what_cannot_be_tested_is_said(tmp_path: Path, other: dict[str, Any], complaint: str) -> None:
@@ -174,6 +174,17 @@ def test_settings_that_differ_are_told_by_whether_they_change_the_result(tmp_pat
 def test_names_are_as_much_of_the_paths_as_tells_them_apart(tmp_path: Path) -> None:
     found = compared(*(write_run(tmp_path / name, "ab") for name in ("a/run", "b/run", "b/other")))
     assert [run.name for run in found.runs] == ["a/run", "b/run", "b/other"]
+
+
+def test_runs_with_long_names_are_numbered_in_sentences(tmp_path: Path) -> None:
+    names = [f"learning_rate=0.001,backbone={name}" for name in "xyz"]
+    texts = "a" * 10, "b" * 8 + "aa", None
+    found = compared(*(write_run(tmp_path / name, text) for name, text in zip(names, texts)))
+    for told in (comparison_text(found, 120), comparison_page(found, "")):
+        assert f"run 1: {names[0]}" in told and f"run 3: {names[2]}" in told
+        assert "run 1 is better than run 2 by 80.0 points" in told
+        assert "run 1 and run 3 cannot be tested against each other: the latter has no predictions" in told
+    assert verdicts(found)[0].startswith(f"{names[0]} is better than {names[1]}")
 
 
 def test_no_line_is_wider_than_the_terminal(tmp_path: Path) -> None:

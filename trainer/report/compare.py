@@ -206,7 +206,7 @@ def _summary(name: str, record: RunRecord, export_bytes: int | None) -> RunSumma
 def _pair(names: tuple[str, str], answers: tuple[Predictions | None, Predictions | None], pair_count: int) -> Pair:
     first, second = answers
     if first is None or second is None:
-        return Pair(*names, 0, f"{names[1]} has no predictions on a test split")
+        return Pair(*names, 0, "the latter has no predictions on a test split")
     place = {key: index for index, key in enumerate(second.keys)}
     shared = [(index, place[key]) for index, key in enumerate(first.keys) if key in place]
     if len(set(first.keys)) < len(first) or len(place) < len(second):

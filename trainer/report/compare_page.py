@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from trainer.report.compare import Comparison, RunSummary
-from trainer.report.compare_words import cells, notes, same_values, verdicts
+from trainer.report.compare_words import cells, notes, same_values, titled, verdicts
 from trainer.report.page import render
 
 PAGE_NAME = "compare.html"
@@ -35,13 +35,14 @@ def comparison_page(comparison: Comparison, moment: str) -> str:
       comparison: of two or more runs.
       moment: when this is made, for a person.
     """
+    comparison, titles = titled(comparison)
     scale = _scale(comparison)
     page = {
         "verdicts": verdicts(comparison),
         "notes": notes(comparison),
         "scale": [f"{100 * end:.0f} %" for end in scale] if scale else None,
         "runs": [
-            {"name": run.name, "path": run.path, "cells": cells(comparison, run), "dot": _dot(run, scale)}
+            {"title": titles[run.name], "path": run.path, "cells": cells(comparison, run), "dot": _dot(run, scale)}
             for run in comparison.runs
         ],
         "settings": [

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from rich.cells import cell_len
 
 from trainer.report.compare import Comparison
-from trainer.report.compare_words import ABSENT, cells, notes, same_values, verdicts
+from trainer.report.compare_words import ABSENT, cells, notes, same_values, titled, verdicts
 from trainer.terminal import printable
 
 _GAP = "  "
@@ -30,7 +30,8 @@ def comparison_text(comparison: Comparison, width: int) -> str:
       comparison: of two or more runs.
       width: columns of the terminal.
     """
-    rows = {run.name: cells(comparison, run) for run in comparison.runs}
+    comparison, titles = titled(comparison)
+    rows = {titles[run.name]: cells(comparison, run) for run in comparison.runs}
     told = [name for name in next(iter(rows.values())) if any(row[name] != ABSENT for row in rows.values())]
     rows = {_plain(name): {heading: _plain(row[heading]) for heading in told} for name, row in rows.items()}
     table = _table(rows)

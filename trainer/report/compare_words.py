@@ -17,6 +17,27 @@ ABSENT = "–"
 """For what a run has not come to."""
 
 
+_LONGEST_NAME = 24
+"""Characters of a run's name that sentences repeat; runs with longer ones are numbered."""
+
+
+def titled(comparison: Comparison) -> tuple[Comparison, dict[str, str]]:
+    """The comparison with names that sentences can repeat, "run 1" where they are long, and each name's title."""
+    names = [run.name for run in comparison.runs]
+    if max(map(len, names)) <= _LONGEST_NAME:
+        return comparison, {name: name for name in names}
+    short = {name: f"run {number}" for number, name in enumerate(names, 1)}
+    renamed = dataclasses.replace(
+        comparison,
+        runs=[dataclasses.replace(run, name=short[run.name]) for run in comparison.runs],
+        best=short[comparison.best] if comparison.best is not None else None,
+        pairs=[
+            dataclasses.replace(pair, first=short[pair.first], second=short[pair.second]) for pair in comparison.pairs
+        ],
+    )
+    return renamed, {label: f"{label}: {name}" for name, label in short.items()}
+
+
 def verdicts(comparison: Comparison) -> list[str]:
     """What can be told of the best run and each of the others, a sentence each."""
     if comparison.best is None:
