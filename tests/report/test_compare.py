@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.certificates import make_certificate
+from fakes.gcs import TLS_HOSTS, serving, tensorflow_environment
 from made_runs import HOSTILE_NAMES
 from written_runs import write_run
 
@@ -298,6 +300,21 @@ def test_the_program_gives_one_json_object_without_tensorflow(tmp_path: Path) ->
     assert told["runs"][0]["accuracy"] == 0.9
     assert (told["pairs"][0]["p_value"], told["pairs"][0]["differs"]) == (1.0, False)
     assert told["verdicts"][0].startswith("x and y do not differ")
+
+
+def test_runs_on_a_bucket(tmp_path: Path) -> None:
+    authority, certificate = make_certificate(tmp_path, TLS_HOSTS)
+    with serving(certificate) as server:
+        bucket = server.bucket("runs")
+        for name in "xy":
+            folder = Path(write_run(tmp_path / name, answers(9, 1), export_bytes=2**20))
+            for file in (path for path in folder.rglob("*") if path.is_file()):
+                bucket.put(f"made/{file.relative_to(tmp_path)}", file.read_bytes())
+        settings = tensorflow_environment(server, authority)
+        done = run_program("gs://runs/made/x", "gs://runs/made/y", "--output=gs://runs/made", **settings)
+    assert done.returncode == 0, done.stderr
+    assert "x and y do not differ" in done.stdout and done.stdout.count("1.00 MiB") == 2
+    assert b"Comparison of 2 runs" in bucket.contents["made/compare.html"]
 
 
 def test_what_the_program_cannot_compare_ends_with_a_sentence(tmp_path: Path) -> None:
