@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 from absl import flags
 from pydantic.fields import FieldInfo
@@ -81,18 +81,28 @@ def config_from_flags(flag_values: flags.FlagValues, read_text: Callable[[str], 
     Raises:
       UserError: the file or a value is not accepted.
     """
+    values = values_from_flags(flag_values, read_text)
+    if not flag_values.config:
+        return Config.parse(values)
+    try:
+        return Config.parse(values)
+    except UserError as error:
+        raise UserError(f"--config={flag_values.config}: {error}") from None
+
+
+def values_from_flags(flag_values: flags.FlagValues, read_text: Callable[[str], str]) -> dict[str, Any]:
+    """What --config and the flags set, unchecked; `config_from_flags` makes a Config of it.
+
+    Raises:
+      UserError: the file of --config cannot be read, or is no JSON object.
+    """
     given = {name: flag_values[name].value for name in Config.model_fields if flag_values[name].present}
     if not flag_values.config:
-        return Config.parse(given)
+        return given
     problem = credentials_problem(flag_values.config)
     if problem:
         raise UserError(f"--config {problem}.")
-    origin = f"--config={flag_values.config}"
-    values = values_from_json(read_text(flag_values.config), origin=origin)
-    try:
-        return Config.parse(values | given)
-    except UserError as error:
-        raise UserError(f"{origin}: {error}") from None
+    return values_from_json(read_text(flag_values.config), origin=f"--config={flag_values.config}") | given
 
 
 def read_local_text(path: str) -> str:

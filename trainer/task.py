@@ -4,6 +4,7 @@
     python -m trainer.task --data=folder:PHOTOS --backbone=HANDLE             your photos, a Hub module
     python -m trainer.task --config=RUN_DIR/config.json --seed=1              a run again, with a change
     python -m trainer.task --data=folder:PHOTOS --backbone=HANDLE --dry_run   what it would do
+    python -m trainer.task --sweep='learning_rate=1e-4,1e-3 backbone=A,B'     four runs, and how they compare
 
 Every field of `trainer.config.Config` is a flag (`trainer.config_flags`).
 """
@@ -14,18 +15,27 @@ import contextlib
 import os
 import signal
 from collections.abc import Sequence
+from datetime import datetime
 
 from absl import app, flags
 
-from trainer.config_flags import config_from_flags, define_flags, parse_arguments, read_local_text
+from trainer.config_flags import (
+    config_from_flags,
+    define_flags,
+    parse_arguments,
+    read_local_text,
+    values_from_flags,
+)
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
 from trainer.preemption_notice import watch_for_notice
+from trainer.program import prepare_storage
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
 from trainer.run_dir import take_run_dir
 from trainer.startup import import_tensorflow_quietly, require_temporary_folder
 from trainer.stop_request import StopRequest
 from trainer.terminal import ensure_standard_streams, print_error
+from trainer.wording import counted
 
 FLAGS = flags.FLAGS
 
@@ -35,6 +45,8 @@ def main(_: Sequence[str]) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     stopwatch = Stopwatch()
     try:
+        if FLAGS["sweep"].present:
+            return sweep()
         config = config_from_flags(FLAGS, read_text)
         require_temporary_folder()
         stop = StopRequest(max_minutes=config.max_minutes, within_seconds=config.stop_seconds)
@@ -62,6 +74,34 @@ def main(_: Sequence[str]) -> int:
     except KeyboardInterrupt as interruption:
         print_error(f"{str(interruption) or 'interrupted'} before the run began; nothing was written.")
         return EXIT_PREEMPTED
+
+
+def sweep() -> int:
+    """Runs the points of --sweep one after the other, or lists them with --dry_run; gives the exit code.
+
+    Raises:
+      UserError: --sweep is not accepted, or its folder cannot be used.
+    """
+    from trainer import sweep_run
+    from trainer.sweep import points
+
+    console = Console(quiet=FLAGS.quiet)
+    found = points(values_from_flags(FLAGS, read_text), FLAGS.sweep)
+    if any(point.config.strategy == "multi_worker" for point in found):
+        raise UserError("--sweep runs on one machine: --strategy=multi_worker does not go with it.")
+    if FLAGS.dry_run:
+        console.note(f"{counted(len(found), 'run')}, one after the other:")
+        for point in found:
+            console.note(f"  {point.name}")
+        return EXIT_DONE
+    require_temporary_folder()
+    minutes = max(point.config.max_minutes for point in found)
+    process = sweep_run.ChildProcess(60 * minutes if minutes else None)
+    with process.listening():
+        sweep_dir = found[0].config.run_dir or sweep_run.new_sweep_dir(datetime.now())
+        prepare_storage([sweep_dir])
+        flags_of_each = ["--quiet"] if FLAGS.quiet else []
+        return sweep_run.run_sweep(found, sweep_dir, console, process, flags=flags_of_each)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -99,6 +139,13 @@ def console_main() -> None:
 
 
 define_flags(FLAGS)
+flags.DEFINE_string(
+    "sweep",
+    "",
+    "Run every combination of some values, each in a folder of its own in --run_dir, and compare them: fields with "
+    "their values, as in 'learning_rate=1e-4,1e-3 backbone=A,B'; quotation marks hold a value with commas or blanks "
+    'together, as in \'splits="75,15,10","50,25,25"\'. The same command goes on where it stopped.',
+)
 
 if __name__ == "__main__":
     console_main()

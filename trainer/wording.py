@@ -19,3 +19,13 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message, without the graph node that TensorFlow puts first, or its type's name."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return re.sub(r"^\{\{.*?\}\} ", "", line)
+
+
+def duration(seconds: float) -> str:
+    """How long something took, as in "9.5 s", "12 min 05 s" and "3 h 05 min"."""
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    if seconds < 100 * 60:
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"

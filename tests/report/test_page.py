@@ -15,6 +15,8 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
+from trainer.report.compare import compare, read_runs
+from trainer.report.compare_page import comparison_page
 from trainer.report.write import write_report
 
 PHONE, DESKTOP = 375, 1280
@@ -61,6 +63,33 @@ def _requests(browser: webdriver.Chrome) -> list[str]:
 def test_a_browser_shows_it_without_an_error_a_request_or_a_sideways_scroll(
     browser: webdriver.Chrome, page: Path, width: int
 ) -> None:
+    _check_shown(browser, page, width)
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_a_browser_shows_a_comparison_likewise(browser: webdriver.Chrome, tmp_path: Path, width: int) -> None:
+    name = f"learning_rate=0.001,backbone={'very-' * 20}long"
+    classes = [*HOSTILE_NAMES, "cat"]
+    settings: list[dict[str, Any]] = [
+        {"seed": 1},
+        {"seed": 2},
+        {"freeze": HOSTILE_NAMES[0], "init_from": "/" + "b" * 300},
+    ]
+    runs = [
+        made_run(tmp_path / f"{name}-{number}", classes, seed=number, config=config, interrupted=number == 2)
+        for number, config in enumerate(settings)
+    ]
+    file = tmp_path / "compare.html"
+    file.write_text(comparison_page(compare(read_runs([run.path for run in runs])), "2026-11-22"), encoding="utf-8")
+    _check_shown(browser, file, width)
+    dots = browser.execute_script(
+        "return [...document.querySelectorAll('circle')].map(c => c.getBoundingClientRect().x)"
+    )
+    assert len(dots) == 2 and 0 < min(dots) <= max(dots) < width
+
+
+def _check_shown(browser: webdriver.Chrome, page: Path, width: int) -> None:
+    """Fails unless the page is shown without an error, a request, a script, or a need to scroll sideways."""
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     browser.get_log("performance")

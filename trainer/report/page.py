@@ -17,11 +17,9 @@ from trainer.config_flags import as_flag, command_line
 from trainer.records.examples import ShownExample
 from trainer.report.charts import Chart, label_text
 from trainer.report.results import Headline, Results
-from trainer.report.run_record import RunRecord
+from trainer.report.run_record import STATE_WORDS, RunRecord
 from trainer.terminal import printable
-from trainer.wording import counted
-
-STATE_WORDS = {"done": "done", "failed": "failed", "preempted": "interrupted", "running": "running"}
+from trainer.wording import counted, duration
 
 _BRIEF = 60
 """Characters of a class name in a table or under a picture; report.json has all."""
@@ -165,7 +163,7 @@ def _tiles(record: RunRecord) -> list[Tile]:
         tiles.append(Tile(f"{status['images_per_second']:,.0f}", "examples a second in training"))
     goodput = status.get("goodput") or {}
     if goodput.get("total"):
-        tiles.append(Tile(_duration(goodput["total"]), "from the command to the end, all starts"))
+        tiles.append(Tile(duration(goodput["total"]), "from the command to the end, all starts"))
     for kind, export in (status.get("exports") or {}).items():
         tiles.append(Tile(f"{export['bytes'] / 2**20:.1f} MiB", f"export {kind}{_accuracy_of(export)}"))
     return tiles
@@ -173,13 +171,6 @@ def _tiles(record: RunRecord) -> list[Tile]:
 
 def _accuracy_of(export: dict[str, Any]) -> str:
     return "" if export.get("accuracy") is None else f", accuracy {100 * export['accuracy']:.1f} %"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _judged(results: Results, charts: dict[str, Chart]) -> dict[str, Any] | None:

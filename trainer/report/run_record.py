@@ -21,6 +21,9 @@ from trainer.storage import RunDirectory
 
 CONFIG_FILE = "config.json"
 
+STATE_WORDS = {"done": "done", "failed": "failed", "preempted": "interrupted", "running": "running"}
+"""What a person reads for the states of status.json."""
+
 TRAIN_METRICS = ("loss", "accuracy", "learning_rate")
 VALIDATION_METRICS = ("loss", "accuracy")
 
