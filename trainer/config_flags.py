@@ -60,6 +60,9 @@ def parse_arguments(flag_values: flags.FlagValues, arguments: Sequence[str]) -> 
         sentence = re.sub(r" \?$", "?", str(error).strip().removeprefix("ERROR:: "))
         boolean = re.match(r"flag (--.+): \('Non-boolean argument to boolean flag', .+\)$", sentence, re.DOTALL)
         sentence = f"{boolean[1]}: must be true or false" if boolean else sentence
+        unknown = error.flagname if isinstance(error, flags.UnrecognizedFlagError) else ""
+        if unknown.startswith("no") and unknown[2:] in Config.model_fields:
+            sentence = f"--{unknown} is not a flag: --{unknown[2:]} takes a value, and --{unknown[2:]}= an empty one"
         raise UserError(f"{sentence}{'' if sentence.endswith(('.', '?')) else '.'}") from None
     if rest:
         raise UserError(f"{rest[0]} is not a flag: every argument starts with --, as in --data=folder:PATH.")

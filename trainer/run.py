@@ -30,10 +30,10 @@ from trainer.data.file_source import FileSource
 from trainer.data.source import Source
 from trainer.describe import describe, list_variables, say_result
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
-from trainer.export import FOLDER as EXPORT_FOLDER
-from trainer.export import export_model
+from trainer.export_tflite import check_convertible
 from trainer.lease import Lease
-from trainer.preparation import Built, Prepared, build, features_once, prepare, publishable
+from trainer.preparation import Built, Prepared, build, features_once, prepare
+from trainer.publish import is_published, publish, require_accuracy
 from trainer.records.console import Console
 from trainer.records.goodput import Attempt, Stopwatch
 from trainer.records.status import Status, TestResult, earlier_attempts
@@ -43,16 +43,13 @@ from trainer.stop_request import StopRequest
 from trainer.storage import RunDirectory
 from trainer.train import train
 from trainer.training.actions import best_result
-from trainer.training.checkpoint import Best, Checkpoint
+from trainer.training.checkpoint import Best
 from trainer.training.evaluation import Evaluator
 from trainer.training.loop import Progress
 from trainer.training.resume import CONFIG_FILE, Start, choose_start
 from trainer.training.state import TrainingState, restore_weights
 from trainer.watch import watch
 from trainer.wording import first_line
-
-PROBE_IMAGES = 8
-"""How many images the parity gate asks about."""
 
 
 def execute(
@@ -96,11 +93,13 @@ def execute(
         _check_places(config, run, prepared.source)
         data_fingerprint = prepared.source.fingerprint()
         start = choose_start(config, run, data_fingerprint, console.warning)
-        if start.finished and (run.exists(EXPORT_FOLDER) or not config.export):
+        if start.finished and is_published(config, run):
             console.note(f"{run.path} is done: what it left there stands. Another --run_dir starts anew.")
             return EXIT_DONE
         check_agreement(cluster, data_fingerprint, start.step)
         built = build(prepared)
+        if config.exports_tflite:
+            check_convertible(prepared, built)
         progress, best = _restore(start, prepared, built)
         if dry_run:
             console.note(config.to_json().rstrip())
@@ -220,25 +219,18 @@ def _tell_the_story(session: Session) -> None:
                 restore_weights(best, built.model)
                 test = evaluator(splits.test)
                 session.status.update(test=TestResult(test.accuracy, test.loss, test.examples))
+    require_accuracy(session, best)
     if session.is_chief:
         session.check_lease()
         if prepared.config.export:
             with session.stopwatch.measure("export"):
-                session.status.update(export=_export(session, best))
+                publish(session, best)
             session.check_lease()
         session.status.update(state="done")
         session.status.take_time(session.stopwatch.seconds())
         session.status.write(session.run)
         say_result(prepared, session.status, session.console)
     cluster.barrier()  # A worker that left earlier would look like one that was lost.
-
-
-def _export(session: Session, checkpoint: Checkpoint) -> str:
-    """Publishes a checkpoint; gives the path."""
-    prepared = session.prepared
-    model = publishable(prepared, session.built)
-    restore_weights(checkpoint, model)
-    return export_model(model, prepared.source.class_names, _probe_images(prepared), session.run)
 
 
 def _restore(start: Start, prepared: Prepared, built: Built) -> tuple[Progress, Best | None]:
@@ -288,10 +280,3 @@ def _naming_full_memory() -> Iterator[None]:
         raise UserError(
             f"There is not enough memory ({reason}): a smaller --batch_size or --image_size needs less."
         ) from error
-
-
-def _probe_images(prepared: Prepared) -> list[bytes]:
-    """Some training images, spread over the classes' names, as a client would send them."""
-    source = prepared.source
-    places = np.linspace(0, len(prepared.train) - 1, PROBE_IMAGES).astype(int)
-    return [source.encoded(int(index)) for index in prepared.train[np.unique(places)]]
