@@ -62,7 +62,7 @@ def train(times: Times, checkpoint_steps: int, steps_per_loop: int) -> float:
         config = Config(
             epochs=EPOCHS,
             splits=(100, 0, 0),
-            export=False,
+            export=(),
             checkpoint_steps=checkpoint_steps,
             checkpoint_minutes=0,
             steps_per_loop=steps_per_loop,

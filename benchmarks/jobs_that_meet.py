@@ -29,7 +29,7 @@ from machine import machine  # noqa: E402 (beside this file)
 
 from trainer.errors import EXIT_DONE, EXIT_USER  # noqa: E402 (found through the line above)
 
-FLAGS = ["--data=digits", "--epochs=2", "--noexport", "--quiet"]
+FLAGS = ["--data=digits", "--epochs=2", "--export=", "--quiet"]
 
 LONGEST_SECONDS = 5.0
 """What a job that leaves may take."""

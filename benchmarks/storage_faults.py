@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 BUCKET = "faults-bucket"
 
-RUN = {"data": "digits", "image_size": 16, "examples_per_class": 16, "epochs": 1, "batch_size": 40, "export": False}
+RUN = {"data": "digits", "image_size": 16, "examples_per_class": 16, "epochs": 1, "batch_size": 40, "export": ""}
 """What is trained: `trainer.config.Config` but for the run directory."""
 
 DEADLINE_SECONDS = 240.0
@@ -328,7 +328,7 @@ def main() -> int:
     kinds = [kind for kind in KINDS if kind.name in chosen]
     requests = range(options.first, options.last + 1, options.step)
     wrong, start = 0, time.perf_counter()
-    with opened_matrix({**RUN, "export": options.export}) as matrix:
+    with opened_matrix({**RUN, "export": "saved_model" if options.export else ""}) as matrix:
         shown = ", ".join(f"{name}={value}" for name, value in RUN.items())
         print(f"{machine()}\n{matrix.requests} requests in an undisturbed run: {shown}\n")
         print("| fault | requests | equal | sentence | not reached | wrong | seconds |\n|---|---|---|---|---|---|---|")

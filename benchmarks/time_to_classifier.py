@@ -5,9 +5,9 @@
 In every round and for each number of epochs, one after the other:
 
     tutorial    benchmarks/tutorial_way.py: tf_keras, hub.KerasLayer, fit; timed once it has tested, once it has saved
-    ours        python -m trainer.task with an empty feature cache, once with --noexport and once with the export and
+    ours        python -m trainer.task with an empty feature cache, once with --export= and once with the export and
                 its parity gate
-    again       another head (dropout 0.2, learning rate 4e-3) from the cache that the former left, with --noexport
+    again       another head (dropout 0.2, learning rate 4e-3) from the cache that the former left, with --export=
 
 Seconds are those of the clock from the start of the process, medians over the rounds with the smallest and the largest.
 Accuracies are over validation and test images together, medians as well; ours is of the best checkpoint by
@@ -65,8 +65,8 @@ def measure_round(split: Path, photos: str, module: str, epochs: int, seed: int,
         found["tutorial"].append(tested)
         found["tutorial with export"].append(saved)
         for name, more in (
-            ("ours", [*head, "--noexport", f"--feature_cache={folder}/cache"]),
-            ("again", [*head, *OTHER_HEAD, "--noexport", f"--feature_cache={folder}/cache"]),
+            ("ours", [*head, "--export=", f"--feature_cache={folder}/cache"]),
+            ("again", [*head, *OTHER_HEAD, "--export=", f"--feature_cache={folder}/cache"]),
             ("ours with export", [*head, f"--feature_cache={folder}/cache-2"]),
         ):
             accuracy, seconds = run_ours([*flags, *more], folder / name)

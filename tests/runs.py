@@ -28,6 +28,6 @@ def status_of(run_dir: Path) -> dict[str, Any]:
     return loaded
 
 
-def pretend_to_export(model: object, names: object, images: object, directory: RunDirectory) -> str:
+def pretend_to_export(model: object, names: object, images: object, directory: RunDirectory, beside: object) -> str:
     """Stands in for `trainer.export.export_model`: makes the folder and no more."""
     return directory.make_folder("export")

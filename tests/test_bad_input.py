@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from runs import pretend_to_export, run_task
 
-from trainer import run, task
+from trainer import publish, task
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER
 from trainer.features import fill
 from trainer.features.cache import FeatureCache
@@ -241,7 +241,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that is done, with two checkpoints."""
     folder = tmp_path_factory.mktemp("finished") / "r"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(run, "export_model", pretend_to_export)
+        patched.setattr(publish, "export_model", pretend_to_export)
         patched.setattr(task, "import_tensorflow_quietly", lambda **_: None)
         assert run_task(*TINY, "--quiet", f"--run_dir={folder}") == EXIT_DONE
     return folder
@@ -408,13 +408,13 @@ def test_a_full_disk(
 
             patched.setattr(SaveCheckpoint, "__call__", fill_and_save)
         else:
-            export = run.export_model
+            export = publish.export_model
 
             def fill_and_export(*arguments: object) -> str:
                 _fill(small_disk)
                 return export(*arguments)  # type: ignore[arg-type]
 
-            patched.setattr(run, "export_model", fill_and_export)
+            patched.setattr(publish, "export_model", fill_and_export)
         assert run_task(*TINY, "--quiet", f"--run_dir={run_dir}") == EXIT_USER
     _check_sentence(capfd, f"The disk of {run_dir} is full: free some space or give another --run_dir")
     assert not list(run_dir.rglob(".*tmp-*"))
@@ -422,7 +422,7 @@ def test_a_full_disk(
     assert (latest.position.epoch if latest else 0) == {"start": 0, "checkpoint": 1, "export": 2}[phase]
     assert not (run_dir / "export").exists()
     (small_disk / "filler").unlink()
-    monkeypatch.setattr(run, "export_model", pretend_to_export)
+    monkeypatch.setattr(publish, "export_model", pretend_to_export)
     assert run_task(*TINY, "--quiet", f"--run_dir={run_dir}") == EXIT_DONE
 
 
@@ -464,7 +464,7 @@ def test_a_bad_feature_cache(
 def test_a_full_disk_while_features_are_computed(
     small_disk: Path, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run, "export_model", pretend_to_export)
+    monkeypatch.setattr(publish, "export_model", pretend_to_export)
     monkeypatch.setattr(fill, "SHARD_ROWS", 8)
     photos = image_folders.write_classes(tmp_path / "photos", {"cat": 16, "dog": 16})
     flags = [f"--data=folder:{photos}", f"--backbone={module}", "--epochs=1", "--batch_size=4"]
@@ -494,7 +494,7 @@ def test_a_full_disk_while_features_are_computed(
 def test_a_feature_cache_that_may_only_be_read_serves_what_it_has(
     small_disk: Path, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run, "export_model", pretend_to_export)
+    monkeypatch.setattr(publish, "export_model", pretend_to_export)
     photos = image_folders.write_classes(tmp_path / "photos", {"cat": 8, "dog": 8})
     cache = small_disk / "cache"
     flags = [f"--data=folder:{photos}", f"--backbone={module}", "--epochs=1", "--batch_size=4"]

@@ -29,6 +29,8 @@ def test_lists_are_read_as_on_the_command_line() -> None:
     assert config.splits == (80, 15, 5)
     assert config.augment == ("flip", "crop")
     assert config.classes == ("daisy", "wild rose")
+    assert Config.parse({"export": "saved_model, tflite"}).export == ("saved_model", "tflite")
+    assert Config.parse({"export": ""}).export == ()
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,10 @@ def test_lists_are_read_as_on_the_command_line() -> None:
         ({"decay_epochs": "2"}, "--schedule=cosine with --decay_epochs=2.0"),
         ({"schedule": "step", "decay_epochs": "5,2"}, "--decay_epochs=5.0,2.0: must ascend"),
         ({"schedule": "step", "decay_epochs": "0"}, "--decay_epochs=0: each must be greater than 0"),
+        ({"export": "tfjs"}, "--export=tfjs: each must be 'saved_model' or 'tflite'"),
+        ({"export": "", "min_accuracy": 0.5}, "--min_accuracy=0.5 judges what is exported, and --export is empty"),
+        ({"splits": "100,0,0", "min_accuracy": 0.5}, "--min_accuracy=0.5 needs images to test on: --splits=100,0,0"),
+        ({"min_accuracy": 80}, "--min_accuracy=80: must be less than or equal to 1"),
         ({"mixup": 0.2, "batch_size": 7}, "--batch_size=7: --mixup and --cutmix pair images, so it must be even"),
         ({"ema_decay": 1}, "--ema_decay=1: must be less than 1"),
     ],
@@ -102,6 +108,7 @@ def test_fingerprint_covers_what_changes_the_result_and_nothing_else() -> None:
         {"resume": "never"},
         {"hub_mirror": "https://h"},
         {"repair_hub_cache": True},
+        {"export": ("tflite",), "min_accuracy": 0.5},
     ):
         assert base.model_copy(update=elsewhere).fingerprint() == base.fingerprint()
     for name, value in {"seed": 1, "learning_rate": 0.1, "dropout": 0.1, "epochs": 3, "batch_size": 64}.items():

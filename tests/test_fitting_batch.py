@@ -157,7 +157,7 @@ def test_auto_trains_as_with_the_number_that_it_found(
     room_for: Callable[[int], list[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     room_for(24)
-    flags = ["--data=synthetic:2", "--image_size=8", "--examples_per_class=64", "--epochs=1", "--noexport"]
+    flags = ["--data=synthetic:2", "--image_size=8", "--examples_per_class=64", "--epochs=1", "--export="]
     assert run_task(*flags, "--batch_size=auto", f"--run_dir={tmp_path}/auto") == EXIT_DONE
     said = " ".join(capsys.readouterr().out.split())
     assert "batch auto: 16 images; 8 and 16 fit, 32 does not" in said and "8 steps of 16 images" in said
@@ -335,7 +335,7 @@ def test_two_workers_find_one_batch(tmp_path: Path) -> None:
         "--examples_per_class=8",
         "--batch_size=auto",
         "--epochs=1",
-        "--noexport",
+        "--export=",
     ]
     done = train(tmp_path / "r", 2, flags)
     assert done.code == EXIT_DONE, done.log

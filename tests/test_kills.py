@@ -29,7 +29,7 @@ def test_a_run_that_is_killed_while_it_writes_a_checkpoint_ends_like_an_undistur
 
 
 def test_sigterm_saves_in_the_middle_of_an_epoch_and_leaves_with_75(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "trainer.task", "--data=digits", "--epochs=3", "--steps_per_loop=1", "--noexport"]
+    command = [sys.executable, "-m", "trainer.task", "--data=digits", "--epochs=3", "--steps_per_loop=1", "--export="]
     run_dir = tmp_path / "stopped"
     root = Path(__file__).resolve().parents[1]
     with subprocess.Popen(

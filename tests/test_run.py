@@ -223,9 +223,9 @@ def test_a_truncated_photo_is_named_or_skipped(tmp_path: Path, no_export: None) 
 def test_the_export_can_be_left_out_and_added_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = tmp_path / "r"
     config = Config(**TINY, run_dir=str(run_dir))
-    without = Config(**TINY, run_dir=str(run_dir), export=False)
+    without = Config(**TINY, run_dir=str(run_dir), export=())
     assert run.execute(without) == EXIT_DONE
-    assert "export   left out, as --noexport says" in capsys.readouterr().out
+    assert "export   left out, as --export= says" in capsys.readouterr().out
     status = status_of(run_dir)
     assert status["state"] == "done" and status["export"] is None and status["test"]["examples"] > 0
     assert status["seconds"]["export"] == 0 and not (run_dir / "export").exists()

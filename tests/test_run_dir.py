@@ -149,7 +149,7 @@ def test_a_run_that_has_lost_its_directory_writes_no_more(
 
     evaluate = run.Evaluator.__call__
     monkeypatch.setattr(run.Evaluator, "__call__", test_and_lose)
-    monkeypatch.setattr(run, "export_model", lose)
+    monkeypatch.setattr("trainer.publish.export_model", lose)
     if lost_at == "start":
         lease.lost = "taken over by another"
     with pytest.raises(UserError, match="taken over by another"):
@@ -199,7 +199,7 @@ class Job:
 
 
 def run_job(run_dir: Path) -> Job:
-    arguments = ("--quiet", "--epochs=1", "--noexport", f"--run_dir={run_dir}")
+    arguments = ("--quiet", "--epochs=1", "--export=", f"--run_dir={run_dir}")
     with tempfile.TemporaryFile("w+") as errors:
         began = time.monotonic()
         process = subprocess.Popen([sys.executable, "-m", "trainer.task", *arguments], stderr=errors)

@@ -32,14 +32,14 @@ import json, sys
 from trainer import task  # As `python -m trainer.task` does.
 from trainer.startup import import_tensorflow_quietly
 import_tensorflow_quietly()
-from trainer import run
+from trainer import publish, run
 from trainer.config import Config
 
 def list_modules(*arguments):
     print(json.dumps(sorted(sys.modules)))
     sys.exit(0)
 
-run.export_model = list_modules
+publish.export_model = list_modules
 run.execute(Config(epochs=1, batch_size=448, run_dir=sys.argv[1]), quiet=True)
 """
 

@@ -213,7 +213,7 @@ def test_a_sweep_of_real_runs_and_again(tmp_path: Path) -> None:
         "--image_size=8",
         "--epochs=1",
         "--examples_per_class=40",
-        "--noexport",
+        "--export=",
         "--noreport",
     ]
     command = [*common, "--sweep=keep_checkpoints=1,3", f"--run_dir={tmp_path / 's'}"]

@@ -62,6 +62,16 @@ def test_an_unknown_field_in_the_file_is_named(tmp_path: Path) -> None:
         config_flags.config_from_flags(parsed(f"--config={file}"), read_text)
 
 
+def test_switching_off_what_is_no_switch_says_how_to_empty_it() -> None:
+    with pytest.raises(
+        UserError, match="^--noexport is not a flag: --export takes a value, and --export= an empty one"
+    ):
+        parsed("--noexport")
+    with pytest.raises(UserError, match="^Unknown command line flag 'nothing'"):
+        parsed("--nothing")
+    assert config_flags.config_from_flags(parsed("--export="), read_text).export == ()
+
+
 def test_an_unknown_flag_ends_with_a_sentence_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         task.parse_flags(["task", "--epoch=3"])

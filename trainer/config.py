@@ -96,6 +96,18 @@ class Config(Fields):
         return self
 
     @model_validator(mode="after")
+    def _check_export(self) -> Config:
+        if self.min_accuracy and not self.export:
+            raise ValueError(
+                f"--min_accuracy={self.min_accuracy:g} judges what is exported, and --export is empty: leave one out"
+            )
+        if self.min_accuracy and not any(self.splits[1:]):
+            raise ValueError(
+                f"--min_accuracy={self.min_accuracy:g} needs images to test on: --splits={shown(self.splits)} has none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_interruptions(self) -> Config:
         if self.inject and self.strategy == "tpu" and not self.inject_on_tpu:
             raise ValueError(
@@ -163,6 +175,11 @@ class Config(Fields):
     def keeps_features(self) -> bool:
         """Whether each image goes through the backbone once and not once an epoch."""
         return self.feature_cache != "off" and not self.features_change
+
+    @property
+    def exports_tflite(self) -> bool:
+        """Whether TFLite files are published beside the SavedModel."""
+        return "tflite" in self.export
 
     @property
     def augments_images(self) -> bool:

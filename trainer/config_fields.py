@@ -33,6 +33,7 @@ claim four billion in a hundred bytes."""
 
 Topic = Literal["Where it runs", "Data", "Model", "Optimization", "Run directory", "Interruptions"]
 Augmentation = Literal["flip", "crop", "color"]
+ExportFormat = Literal["saved_model", "tflite"]
 
 
 def _field(
@@ -448,11 +449,12 @@ class Fields(BaseModel):
         "PATH: start from the last checkpoint of that run directory, position and optimizer included.",
         changes_result=False,
     )
-    export: bool = _field(
-        True,
+    export: Annotated[tuple[ExportFormat, ...], BeforeValidator(comma_separated)] = _field(
+        ("saved_model",),
         "Run directory",
-        "At the end publish the best checkpoint as a SavedModel under export/. --noexport leaves that out; the same "
-        "command without it, later, adds the export to the finished run.",
+        "At the end publish the best checkpoint under export/. saved_model: as a SavedModel. tflite, or "
+        "saved_model,tflite: as that and, under export/tflite/, as two files for phones, of float16 and int8 weights. "
+        "Empty (--export=): not at all. The same command with more, later, adds that to the finished run.",
         changes_result=False,
     )
     report: bool = _field(
@@ -484,6 +486,15 @@ class Fields(BaseModel):
         changes_result=False,
         ge=0,
         le=1_000_000,
+    )
+    min_accuracy: float = _field(
+        0.0,
+        "Run directory",
+        "What is less accurate on the test split (where that is empty, on the validation split), from 0 to 1, is not "
+        "published: neither the model, nor a TFLite file that lost too much. The same command with less adds it later.",
+        changes_result=False,
+        ge=0,
+        le=1,
     )
 
     max_minutes: float = _field(

@@ -68,6 +68,9 @@ def flag_sentence(error: flags.Error) -> str:
     sentence = re.sub(r" \?$", "?", str(error).strip().removeprefix("ERROR:: "))
     boolean = re.match(r"flag (--.+): \('Non-boolean argument to boolean flag', .+\)$", sentence, re.DOTALL)
     sentence = f"{boolean[1]}: must be true or false" if boolean else sentence
+    unknown = error.flagname if isinstance(error, flags.UnrecognizedFlagError) else ""
+    if unknown.startswith("no") and unknown[2:] in Config.model_fields:
+        sentence = f"--{unknown} is not a flag: --{unknown[2:]} takes a value, and --{unknown[2:]}= an empty one"
     return f"{sentence}{'' if sentence.endswith(('.', '?')) else '.'}"
 
 

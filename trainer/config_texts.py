@@ -37,6 +37,8 @@ def text_problem(fields: Fields, *, keeps_features: bool) -> str:
         return ""
     if given := _given(fields, FOR_IMAGES):
         return f"{given}: is for images, and --data={fields.data} holds texts; leave it out"
+    if "tflite" in fields.export:
+        return f"--export={shown(fields.export)}: TFLite files are for images, and --data={fields.data} holds texts"
     if fields.backbone == BUILT_IN_BACKBONE:
         return (
             f"--backbone={fields.backbone} takes images, and --data={fields.data} holds texts: give the handle of a "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainer.model.groups import Group
 from trainer.preparation import Built, Prepared, parameter_count
 from trainer.records.console import Console
-from trainer.records.status import Status
+from trainer.records.status import ExportResult, Status
 from trainer.training.loop import Progress
 from trainer.wording import counted
 
@@ -71,9 +71,18 @@ def say_result(prepared: Prepared, status: Status, console: Console) -> None:
         console.entry(
             "test", f"accuracy {test.accuracy:.4f}, loss {test.loss:.4f} on {counted(test.examples, kind)}{chosen}"
         )
-    console.entry("export", status.export or "left out, as --noexport says")
+    console.entry("export", status.export or "left out, as --export= says")
+    for form, result in status.exports.items():
+        if form != "saved_model" and result.path:
+            console.entry("tflite", _told(result))
     if prepared.config.data == "digits" and not prepared.config.uses_hub_module:
         console.note(SAMPLE_NOTE)
+
+
+def _told(result: ExportResult) -> str:
+    """A file's path, accuracy and size."""
+    accuracy = "" if result.accuracy is None else f", accuracy {result.accuracy:.4f}"
+    return f"{result.path}{accuracy}, {(result.bytes or 0) / 1e6:.2f} MB"
 
 
 def _scaled(group: Group) -> str:

@@ -4,12 +4,13 @@ export/                 the classifier
   saved_model.pb …      signatures serving_default (encoded images, or texts) and, of images, from_pixels (in [0, 1])
   assets/labels.txt     one class name a line, in the order of the probabilities
   feature_vector/       the backbone alone, a reusable Hub module: the next run's --backbone
+  tflite/               see trainer.export_tflite
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,13 @@ PARITY_TOLERANCE = 1e-6
 computed on CPU."""
 
 
-def export_model(model: Classifier, class_names: Sequence[str], examples: Sequence[bytes], run: RunDirectory) -> str:
+def export_model(
+    model: Classifier,
+    class_names: Sequence[str],
+    examples: Sequence[bytes],
+    run: RunDirectory,
+    beside: Callable[[str, Probe], None] | None = None,
+) -> str:
     """Saves, reloads in a fresh process, compares, publishes under `export/`.
 
     Args:
@@ -41,6 +48,7 @@ def export_model(model: Classifier, class_names: Sequence[str], examples: Sequen
       class_names: in the order of the logits.
       examples: encoded images or texts, at least one, that both models are asked about.
       run: the run directory; an earlier export is replaced only by one that passed.
+      beside: writes more into the folder, whose path it is given, before that is published.
 
     Returns:
       The path of the published classifier.
@@ -58,6 +66,8 @@ def export_model(model: Classifier, class_names: Sequence[str], examples: Sequen
             fresh.ask("classifier", staging, probe)
             _save_feature_vector(model.backbone, feature_vector)
             fresh.ask("feature_vector", feature_vector, probe)
+            if beside:
+                beside(staging, probe)
             compare(probe, class_names, fresh.answers())
             run.publish_tree(staging, FOLDER)
         except BaseException:
@@ -93,6 +103,11 @@ def compare(expected: Probe, class_names: Sequence[str], actual: dict[str, NDArr
     difference = float(np.max(np.abs(actual["feature_vector"] - expected.features))) / scale
     if not difference <= PARITY_TOLERANCE:
         raise ParityError(f"feature vectors differ by {difference:.3g} of their largest value after reloading")
+
+
+def label_lines(class_names: Sequence[str]) -> str:
+    """What labels.txt says."""
+    return "".join(f"{name}\n" for name in class_names)
 
 
 def _probe(model: Classifier, examples: Sequence[bytes]) -> Probe:
@@ -137,7 +152,7 @@ def _save_classifier(model: Classifier, class_names: Sequence[str], path: str) -
     served = _holder(model.variables, model.backbone.publisher_resources)
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder, LABELS)
-        labels.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
+        labels.write_text(label_lines(class_names), encoding="utf-8")
         served.labels = tf.saved_model.Asset(str(labels))
         with tf.device("/cpu:0"):
             tf.saved_model.save(served, path, signatures=signatures)

@@ -30,8 +30,7 @@ from trainer.data.images import ImageInput
 from trainer.data.source import Source
 from trainer.describe import describe, list_variables, say_result
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
-from trainer.export import FOLDER as EXPORT_FOLDER
-from trainer.export import export_model
+from trainer.export_tflite import check_convertible
 from trainer.fitting_batch import (
     naming_fitting_batch,
     naming_full_memory,
@@ -40,7 +39,8 @@ from trainer.fitting_batch import (
 )
 from trainer.lease import Lease
 from trainer.material import facts_of, predictions_of, shown_examples
-from trainer.preparation import Built, Prepared, build, features_once, prepare, publishable
+from trainer.preparation import Built, Prepared, build, features_once, prepare
+from trainer.publish import is_published, publish, require_accuracy
 from trainer.records.console import Console
 from trainer.records.examples import write_examples
 from trainer.records.goodput import Attempt, Stopwatch
@@ -62,9 +62,6 @@ from trainer.wording import first_line
 
 if TYPE_CHECKING:
     from trainer.features.once import RunFeatures
-
-PROBE_IMAGES = 8
-"""How many images the parity gate asks about."""
 
 
 def execute(
@@ -109,12 +106,14 @@ def execute(
         data_fingerprint = prepared.source.fingerprint()
         prepared = with_batch_size_of_run(prepared, run, console)
         start = choose_start(prepared.config, run, data_fingerprint, console.warning)
-        if start.finished and (run.exists(EXPORT_FOLDER) or not config.export):
+        if start.finished and is_published(config, run):
             console.note(f"{run.path} is done: what it left there stands. Another --run_dir starts anew.")
             return EXIT_DONE
         check_agreement(cluster, data_fingerprint, start.step)
         prepared = with_fitting_batch_size(prepared, console)
         built = build(prepared)
+        if config.exports_tflite:
+            check_convertible(prepared, built)
         progress, best = _restore(start, prepared, built)
         if dry_run:
             console.note(prepared.config.to_json().rstrip())
@@ -229,11 +228,12 @@ def _tell_the_story(session: Session) -> None:
             features = features_once(prepared, built.model, session.console)
         with naming_fitting_batch(prepared, built):
             best = _train_and_test(session, features)
+    require_accuracy(session, best)
     if session.is_chief:
         session.check_lease()
         if prepared.config.export:
             with session.stopwatch.measure("export"):
-                session.status.update(export=_export(session, best))
+                publish(session, best)
             session.check_lease()
         session.status.update(state="done")
         session.status.take_time(session.stopwatch.seconds())
@@ -279,14 +279,6 @@ def _train_and_test(session: Session, features: RunFeatures | None) -> Checkpoin
     return best
 
 
-def _export(session: Session, checkpoint: Checkpoint) -> str:
-    """Publishes a checkpoint; gives the path."""
-    prepared = session.prepared
-    model = publishable(prepared, session.built)
-    restore_weights(checkpoint, model)
-    return export_model(model, prepared.source.class_names, _probe_images(prepared), session.run)
-
-
 def _restore(start: Start, prepared: Prepared, built: Built) -> tuple[Progress, Best | None]:
     """Puts the state of the starting checkpoint into model and optimizer; gives where the run stands."""
     if start.checkpoint is None:
@@ -317,10 +309,3 @@ def _check_apart(folder: str, flag: str, source: Source) -> None:
     """Refuses to write among the class folders, where the next run would take what it finds for a class."""
     if isinstance(source, FileSource):
         check_apart(folder, flag, source.root, source.name)
-
-
-def _probe_images(prepared: Prepared) -> list[bytes]:
-    """Some training images, spread over the classes' names, as a client would send them."""
-    source = prepared.source
-    places = np.linspace(0, len(prepared.train) - 1, PROBE_IMAGES).astype(int)
-    return [source.encoded(int(index)) for index in prepared.train[np.unique(places)]]

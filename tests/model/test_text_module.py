@@ -302,7 +302,7 @@ class TestWholeRuns:
 
         monkeypatch.setattr(Engine, "extractor", fail)
         turned = write_csv(tmp_path / "t.csv", reviews(120)[::-1])
-        settings = config(turned, looked_up, epochs=1, run_dir=str(tmp_path / "run"), export=False)
+        settings = config(turned, looked_up, epochs=1, run_dir=str(tmp_path / "run"), export=())
         assert run.execute(settings, quiet=True) == EXIT_DONE
 
     def test_a_finished_run_is_recognised_and_other_texts_are_refused(

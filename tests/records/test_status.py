@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import trainer
+from trainer.errors import UserError
 from trainer.records import status as records_status
 from trainer.records.goodput import Stopwatch
-from trainer.records.status import BestResult, Status
+from trainer.records.status import BestResult, ExportResult, Status, earlier_exports
 from trainer.storage import RunDirectory
 
 FIELDS = [
@@ -26,6 +27,7 @@ FIELDS = [
     "test",
     "best",
     "export",
+    "exports",
     "images_per_second",
     "seconds",
     "attempts",
@@ -90,6 +92,25 @@ def test_what_is_set_is_written_and_read_back(tmp_path: Path) -> None:
     assert values["skipped_images"] == [{"key": "rosen/ä b.jpg", "reason": "empty file"}]
     assert values["error"] == "two lines"
     assert values["warnings"] == ["w"]
+
+
+def test_exports_are_found_again(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    assert earlier_exports(run) == {}
+    results = {
+        "saved_model": ExportResult("/r/export", 12, 0.9, 367, "test"),
+        "tflite_int8": ExportResult(None, None, None, 0, "", "no"),
+    }
+    status = Status()
+    status.update(exports=results)
+    status.write(run)
+    assert earlier_exports(run) == results
+    for damaged in ("{", "[]", '{"exports": {"tflite_int8": {"size": 3}}}'):
+        (tmp_path / "status.json").write_text(damaged, encoding="utf-8")
+        with pytest.raises(UserError, match=r"status\.json is damaged: delete it"):
+            earlier_exports(run)
+    (tmp_path / "status.json").write_text("{}", encoding="utf-8")
+    assert earlier_exports(run) == {}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, np.float32("-inf")])

@@ -23,7 +23,7 @@ from trainer.storage import RunDirectory
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A run with all of it, made once."""
     folder = tmp_path_factory.mktemp("reported") / "run"
-    config = Config(epochs=2, batch_size=64, hidden_units=(24,), export=False, run_dir=str(folder))
+    config = Config(epochs=2, batch_size=64, hidden_units=(24,), export=(), run_dir=str(folder))
     assert execute(config, quiet=True) == EXIT_DONE
     return RunDirectory(str(folder))
 
@@ -53,7 +53,7 @@ def test_the_pictures_are_those_of_the_predictions(run: RunDirectory) -> None:
 
 
 def test_a_split_that_is_not_there_is_replaced_by_validation(tmp_path: Path) -> None:
-    config = Config(epochs=1, batch_size=64, splits=(80, 20, 0), export=False, run_dir=str(tmp_path / "run"))
+    config = Config(epochs=1, batch_size=64, splits=(80, 20, 0), export=(), run_dir=str(tmp_path / "run"))
     assert execute(config, quiet=True) == EXIT_DONE
     record = RunRecord.read(RunDirectory(str(tmp_path / "run")))
     assert record.test_predictions is None and record.validation_predictions and record.examples
@@ -65,19 +65,19 @@ def test_a_split_that_is_not_there_is_replaced_by_validation(tmp_path: Path) -> 
 def test_the_end_of_a_run_makes_the_page_and_says_where_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = Config(epochs=1, batch_size=448, export=False, run_dir=str(tmp_path / "run"))
+    config = Config(epochs=1, batch_size=448, export=(), run_dir=str(tmp_path / "run"))
     assert execute(config) == EXIT_DONE
     page = tmp_path / "run/report/index.html"
     assert f"report   {page}" in capsys.readouterr().out
     text = page.read_text()
     assert command_line(config).replace("'", "&#39;") in text and "Content-Security-Policy" in text
-    again = Config(epochs=1, batch_size=448, export=False, report=False, run_dir=str(tmp_path / "other"))
+    again = Config(epochs=1, batch_size=448, export=(), report=False, run_dir=str(tmp_path / "other"))
     assert execute(again, quiet=True) == EXIT_DONE
     assert not (tmp_path / "other/report/index.html").exists()
 
 
 def test_the_command_repeats_the_settings() -> None:
-    config = Config(data="folder:my photos", train_backbone=True, export=False, splits=(80, 10, 10), run_dir="x")
+    config = Config(data="folder:my photos", train_backbone=True, export=(), splits=(80, 10, 10), run_dir="x")
     command = command_line(config)
     assert "'--data=folder:my photos'" in command and "--train_backbone" in command and "--splits=80,10,10" in command
     assert "run_dir" not in command and "epochs" not in command

@@ -7,7 +7,10 @@ is not, or does not take the module, TensorFlow computes the features.
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -49,8 +52,7 @@ class TfliteExtractor:
         self.calls_at_once = min(cores, _MOST_INTERPRETERS)
         threads = cores // self.calls_at_once
         try:
-            with standard_error_held_back(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # That the interpreter will move to another package.
+            with quietly():
                 self._idle = [_interpreter(model, threads) for _ in range(self.calls_at_once)]
         except (RuntimeError, ValueError) as error:
             raise NotConvertibleError(first_line(error)) from error
@@ -92,15 +94,45 @@ def converted(module: HubModule, function: tf.types.experimental.ConcreteFunctio
 def _convert(module: HubModule, function: tf.types.experimental.ConcreteFunction) -> bytes:
     if module.kind == "tf1":  # Its graph reads variables by means that the converter does not know (TensorFlow 2.21).
         raise NotConvertibleError("the old TF1 format")
-    with standard_error_held_back():
+    return converted_quietly(function)
+
+
+def converted_quietly(
+    function: tf.types.experimental.ConcreteFunction, configure: Callable[[Any], None] = lambda converter: None
+) -> bytes:
+    """A function in TFLite's format, without the many lines that its converter prints.
+
+    Args:
+      function: what to convert.
+      configure: tells a `tf.lite.TFLiteConverter` how.
+
+    Raises:
+      NotConvertibleError: it fails, with the operations that TFLite lacks if that is why.
+    """
+    with quietly():
         try:
-            # Given the module too, the converter would save it as a SavedModel and load that, which takes two seconds.
+            # Given the module too, it would save that as a SavedModel and load it, which takes two seconds.
             converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+            configure(converter)
             return bytes(converter.convert())
         # Whatever it stumbles over; which class of error depends on where. Caught here, so that its many lines vanish.
         except Exception as error:
-            reason = first_line(error)
+            reason = _reason(error)
     raise NotConvertibleError(reason)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without what TFLite prints and warns of: that it will move to another package, and much else."""
+    with standard_error_held_back(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _reason(error: Exception) -> str:
+    """Why a conversion failed; TensorFlow 2.21 names the operations far down in some thousand lines."""
+    operations = sorted(set(re.findall(r"'tfl?\.(\w+)' op is neither a custom op nor a flex op", str(error))))
+    return f"it has no operation {' and no '.join(operations)}" if operations else first_line(error)
 
 
 def _interpreter(model: bytes, threads: int) -> Any:

@@ -43,6 +43,27 @@ class BestResult:
     loss: float
 
 
+@dataclass(frozen=True)
+class ExportResult:
+    """One of the forms that the best checkpoint was exported in.
+
+    Attributes:
+      path: full path of the folder or file; None where it was not published.
+      bytes: its size, a SavedModel's without the modules and files beside it; None where it could not be made.
+      accuracy: share of right predictions, in [0, 1]; None where there are no images to test on.
+      examples: how many images that is of.
+      split: "test", or "validation" where the test split is empty; "" where both are.
+      refused: why it was not published, a sentence; "" where it was.
+    """
+
+    path: str | None
+    bytes: int | None
+    accuracy: float | None
+    examples: int
+    split: str
+    refused: str = ""
+
+
 class Skipped(Protocol):
     """An image that was left out of the data, and why, such as the `SkippedImage` of trainer.data."""
 
@@ -77,6 +98,8 @@ class Status:
     best: BestResult | None = None
     export: str | None = None
     """Full path of the exported model, once it stands there."""
+    exports: Mapping[str, ExportResult] = field(default_factory=dict)
+    """Its forms, by "saved_model", "tflite_float16" and "tflite_int8"; a form that was refused is there too."""
     images_per_second: float | None = None
     """Training speed, over all replicas."""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -147,11 +170,30 @@ def earlier_attempts(directory: RunDirectory, resumed_step: int) -> list[Attempt
     try:
         attempts = [Attempt.from_json(values) for values in json.loads(directory.read_text(FILE_NAME))["attempts"]]
     except (ValueError, TypeError, KeyError, AttributeError):
-        path = directory.join(FILE_NAME)
-        raise UserError(f"{path} is damaged: delete it, and the run goes on from its last checkpoint.") from None
+        raise _damaged(directory) from None
     if attempts:
         attempts[-1].lose(resumed_step)
     return attempts
+
+
+def earlier_exports(directory: RunDirectory) -> dict[str, ExportResult]:
+    """What `exports` says of a run that has ended; empty where it says nothing.
+
+    Raises:
+      UserError: its status.json is damaged.
+    """
+    if not directory.exists(FILE_NAME):
+        return {}
+    try:
+        values = json.loads(directory.read_text(FILE_NAME)).get("exports", {})
+        return {form: ExportResult(**result) for form, result in values.items()}
+    except (ValueError, TypeError, AttributeError):
+        raise _damaged(directory) from None
+
+
+def _damaged(directory: RunDirectory) -> UserError:
+    path = directory.join(FILE_NAME)
+    return UserError(f"{path} is damaged: delete it, and the run goes on from its last checkpoint.")
 
 
 def installed_versions() -> dict[str, str | None]:
