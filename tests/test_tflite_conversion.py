@@ -42,7 +42,9 @@ def test_representative_images_are_training_images_of_all_classes(classes: int, 
     assert isinstance(prepared.source, ArraySource)
     assert images.dtype == np.uint8 and images.shape[1:] == prepared.source.pixels.shape[1:]
     labels_of = {prepared.source.pixels[i].tobytes(): int(prepared.source.labels[i]) for i in prepared.train}
-    counts = np.bincount([labels_of[image.tobytes()] for image in images], minlength=classes)
+    labels = [labels_of.get(image.tobytes(), -1) for image in images]
+    assert min(labels) >= 0  # All are training images.
+    counts = np.bincount(labels, minlength=classes)
     if of_each:
         assert counts.tolist() == [of_each] * classes
     else:
