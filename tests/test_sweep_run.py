@@ -125,7 +125,8 @@ asked = []
 signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
 signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
 Path(sys.argv[1]).write_text("ready")
-while not asked:
+end = time.monotonic() + 30
+while not asked and time.monotonic() < end:
     time.sleep(0.01)
 time.sleep(0.2)
 Path(sys.argv[1]).write_text(" ".join(str(int(number)) for number in asked))

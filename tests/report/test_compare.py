@@ -103,6 +103,19 @@ def test_only_the_examples_that_both_have_are_tested(tmp_path: Path) -> None:
     assert "on 2 that both have" in cells(found, found.runs[1])["against best"]
 
 
+def test_the_best_run_may_be_behind_on_the_examples_that_both_have(tmp_path: Path) -> None:
+    shared = [f"shared {number}" for number in range(10)]
+    best = write_run(tmp_path / "best", "b" * 8 + "aa" + "a" * 90, keys=[*shared, *map(str, range(90))])
+    found = compared(best, write_run(tmp_path / "other", "a" * 8 + "bb", keys=shared))
+    assert found.best == "best"
+    # Of ten that only one gets right, eight are the other's: twice the tail is 2 (1 + 10 + 45) / 1024.
+    expected = (
+        "No difference between other and best can be told from 10 test examples: other is ahead by 60.0 points (95 %"
+    )
+    assert verdicts(found)[0].startswith(expected) and verdicts(found)[0].endswith("p = 0.11).")
+    assert cells(found, found.runs[1])["against best"].startswith("60.0 points (-")
+
+
 @pytest.mark.parametrize(
     "other, complaint",
     [
@@ -136,8 +149,11 @@ def test_runs_that_have_no_result_yet_are_shown_as_far_as_they_are(tmp_path: Pat
 
 
 def test_a_run_of_an_earlier_version_has_its_accuracy_from_status_json(tmp_path: Path) -> None:
-    told = {"test": {"accuracy": 0.9, "loss": 0.3, "examples": 10}}
-    found = compared(write_run(tmp_path / "x", "aaab"), write_run(tmp_path / "y", status=told))
+    told = {"test": {"accuracy": 0.9, "loss": 0.3, "examples": 10}, "goodput": None, "seconds": {"total": 33.0}}
+    paths = write_run(tmp_path / "x", "aaab"), write_run(tmp_path / "y", status=told)
+    found = compared(*paths, write_run(tmp_path / "z", status={"test": {"examples": 10}}))
+    assert [cells(found, run)["time"] for run in found.runs[1:]] == ["33.0 s", "60.0 s, 67 % features"]
+    assert cells(found, found.runs[2])["test accuracy"] == "–"
     assert cells(found, found.runs[1])["test accuracy"].startswith("90.0 % (59.6 to 98.2), 9 of 10")
     assert found.best == "x"
 

@@ -179,10 +179,10 @@ def compare(runs: Sequence[tuple[RunRecord, int | None]]) -> Comparison:
 
 def _summary(name: str, record: RunRecord, export_bytes: int | None) -> RunSummary:
     status, facts, answers = record.status, record.facts, record.test_predictions
-    test, goodput = status.get("test") or {}, status.get("goodput") or {}
+    test, seconds = status.get("test") or {}, status.get("goodput") or status.get("seconds") or {}
     examples = len(answers) if answers else test.get("examples")
     right = int(answers.right.sum()) if answers else None
-    if right is None and examples:
+    if right is None and examples and "accuracy" in test:
         right = round(test["accuracy"] * examples)
     return RunSummary(
         name=name,
@@ -193,8 +193,8 @@ def _summary(name: str, record: RunRecord, export_bytes: int | None) -> RunSumma
         right=right,
         interval=accuracy_interval(right, examples) if right is not None and examples else None,
         loss=test.get("loss"),
-        seconds=goodput.get("total"),
-        seconds_by_phase=goodput,
+        seconds=seconds.get("total"),
+        seconds_by_phase=seconds,
         images_per_second=status.get("images_per_second"),
         parameters=facts.parameters if facts else None,
         trained_parameters=facts.trained_parameters if facts else None,

@@ -140,7 +140,9 @@ def _time(run: RunSummary) -> str:
     """Of all starts, and what most of it went to."""
     if not run.seconds:
         return ABSENT
-    phases = {phase: run.seconds_by_phase.get(phase, 0.0) for phase in PHASES}
+    phases = {phase: run.seconds_by_phase[phase] for phase in PHASES if run.seconds_by_phase.get(phase)}
+    if not phases:
+        return duration(run.seconds)
     longest = max(phases, key=lambda phase: phases[phase])
     return f"{duration(run.seconds)}, {100 * phases[longest] / run.seconds:.0f} % {longest.replace('_', ' ')}"
 
