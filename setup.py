@@ -21,6 +21,7 @@ COMMON = [
     "google-cloud-storage>=2.16",
     "google-crc32c>=1.5",
     "importlib-resources>=6",  # tensorflow-datasets 4.9.10 prepares nothing without it, and does not ask for it.
+    "matplotlib>=3.8",
     "numpy>=1.26",
     "pydantic>=2.7",
     "rich>=13.7",

@@ -54,15 +54,29 @@ def parse_arguments(flag_values: flags.FlagValues, arguments: Sequence[str]) -> 
       UserError: a flag that is not known or lacks its value, or an argument that is no flag.
       SystemExit: what absl raises for --help and its like, where they are defined.
     """
+    rest = parse_command_line(flag_values, arguments)
+    if rest:
+        raise UserError(f"{rest[0]} is not a flag: every argument starts with --, as in --data=folder:PATH.")
+
+
+def parse_command_line(flag_values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
+    """Sets flags from a command line and gives the arguments that are none.
+
+    Args:
+      flag_values: with the flags that there are.
+      arguments: without the program's name.
+
+    Raises:
+      UserError: a flag that is not known or lacks its value, or a value that is not accepted.
+      SystemExit: what absl raises for --help and its like, where they are defined.
+    """
     try:
-        rest = flag_values(["", *arguments])[1:]
+        return list(flag_values(["", *arguments])[1:])
     except flags.Error as error:
         sentence = re.sub(r" \?$", "?", str(error).strip().removeprefix("ERROR:: "))
         boolean = re.match(r"flag (--.+): \('Non-boolean argument to boolean flag', .+\)$", sentence, re.DOTALL)
         sentence = f"{boolean[1]}: must be true or false" if boolean else sentence
         raise UserError(f"{sentence}{'' if sentence.endswith(('.', '?')) else '.'}") from None
-    if rest:
-        raise UserError(f"{rest[0]} is not a flag: every argument starts with --, as in --data=folder:PATH.")
 
 
 def config_from_flags(flag_values: flags.FlagValues, read_text: Callable[[str], str]) -> Config:

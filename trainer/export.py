@@ -125,12 +125,7 @@ def _save_classifier(model: Classifier, class_names: Sequence[str], path: str) -
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels = tf.map_fn(
-            model.image_input.from_encoded,
-            image_bytes,
-            fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
-        )
-        answers = classify(unit_range(pixels))
+        answers = classify(unit_range(model.image_input.from_encoded_batch(image_bytes)))
         return {name: answers[name] for name in ("probabilities", "label", "class_id")}
 
     served = _holder(model.variables)

@@ -110,6 +110,11 @@ class ImageInput:
         """
         return self(decode_at_least(encoded, self.size, self.max_pixels))
 
+    def from_encoded_batch(self, encoded: tf.Tensor) -> tf.Tensor:
+        """The bytes of b files, strings [b], to uint8 [b, size, size, 3]: `from_encoded` of each."""
+        spec = tf.TensorSpec([self.size, self.size, 3], tf.uint8)
+        return tf.map_fn(self.from_encoded, encoded, fn_output_signature=spec)
+
 
 def middle_square(pixels: tf.Tensor) -> tf.Tensor:
     """The largest square in the middle: [..., height, width, 3] -> [..., n, n, 3], n the shorter side."""

@@ -17,12 +17,52 @@ from trainer.errors import UserError
 from trainer.model.handles import saved_model_inside_hint
 from trainer.wording import first_line
 
-_OUTPUTS = ("default", "feature_vector", "features")
-"""Names of an output that is the feature vector, by the conventions of TensorFlow Hub."""
-
 _SIZES_THAT_ARE_NO_MULTIPLE_OF_16 = frozenset({299, 300, 331, 380, 456, 600})
 
 _CALL_ERRORS = (ValueError, TypeError, tf.errors.OpError)
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a module is loaded for: by which names its parts go then, and how errors speak of it.
+
+    Attributes:
+      argument: what stands before the handle on the command line; "" where nothing does.
+      module: what such a module is called.
+      output: what it gives for an image.
+      gives: the same for a batch.
+      signatures: names of the signatures that may give it, the surest first.
+      outputs: names of the output that it is, the surest first.
+    """
+
+    argument: str
+    module: str
+    output: str
+    gives: str
+    signatures: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+FEATURE_VECTOR = Purpose(
+    argument="--backbone=",
+    module="feature vector module",
+    output="feature vector",
+    gives="float [batch, features]",
+    signatures=("image_feature_vector", "serving_default", "default"),
+    outputs=("default", "feature_vector", "features"),
+)
+"""To be trained on, by the conventions of TensorFlow Hub: "image_feature_vector" and "default" are TF1 Hub's names (the
+second may be a classification there), "serving_default" is everybody's since TF2."""
+
+CLASSIFICATION = Purpose(
+    argument="",
+    module="image classification module",
+    output="answer",
+    gives="float [batch, classes]",
+    signatures=("image_classification", "serving_default", "default"),
+    outputs=("probabilities", "predictions", "logits", "scores", "default"),
+)
+"""To be asked as it is; "image_classification" is TF1 Hub's name."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +86,7 @@ class Endpoint:
     own_variables: list[tf.Variable] | None = None
 
 
-def image_spec(endpoint: Endpoint, handle: str, path: str) -> tf.TensorSpec:
+def image_spec(endpoint: Endpoint, named: str, path: str, purpose: Purpose) -> tf.TensorSpec:
     """The spec of the image batch, after checking that it is one: float `[batch, height, width, 3]`, any batch.
 
     Raises:
@@ -61,19 +101,19 @@ def image_spec(endpoint: Endpoint, handle: str, path: str) -> tf.TensorSpec:
         if all(spec.shape.rank is None or spec.shape[0] is None for spec in endpoint.image_specs):
             return endpoint.image_specs[0]
     raise UserError(
-        f"--backbone={handle} is no feature vector module: it takes {shown(spec)} and gives "
-        f"{shown(endpoint.outputs)}, where float [batch, height, width, 3] is to give float [batch, features]."
+        f"{named} is no {purpose.module}: it takes {shown(spec)} and gives "
+        f"{shown(endpoint.outputs)}, where float [batch, height, width, 3] is to give {purpose.gives}."
         f"{saved_model_inside_hint(path)}"
     )
 
 
-def choose_image_size(specs: Sequence[tf.TensorSpec], requested: int, handle: str) -> int:
+def choose_image_size(specs: Sequence[tf.TensorSpec], requested: int, named: str) -> int:
     """Height and width to use, in pixels: what the module fixes, else what the user asks, else what its name says.
 
     Args:
       specs: the image batches that the module was traced for.
       requested: by the user; 0 for no wish.
-      handle: what the user gave.
+      named: what the user gave, as in "--backbone=HANDLE".
 
     Raises:
       UserError: the wish does not suit the module, its images are not square, or nothing says the size.
@@ -81,23 +121,22 @@ def choose_image_size(specs: Sequence[tf.TensorSpec], requested: int, handle: st
     sizes = {(None, None) if spec.shape.rank is None else tuple(spec.shape[1:3]) for spec in specs}
     for height, width in sizes:
         if height and width and height != width:
-            raise UserError(f"--backbone={handle} takes images of {height} x {width}; only square ones are supported.")
+            raise UserError(f"{named} takes images of {height} x {width}; only square ones are supported.")
     fixed = sorted({height or width for height, width in sizes if height or width})
     takes_any = (None, None) in sizes
     if requested:
         if not takes_any and requested not in fixed:
             raise UserError(
-                f"--image_size={requested}: --backbone={handle} takes images of {' or '.join(map(str, fixed))} "
-                "pixels only."
+                f"--image_size={requested}: {named} takes images of {' or '.join(map(str, fixed))} pixels only."
             )
         return requested
     if len(fixed) == 1:
         return fixed[0]
-    named = size_in_name(handle)
-    if named and (takes_any or named in fixed):
-        return named
+    told = size_in_name(named)
+    if told and (takes_any or told in fixed):
+        return told
     accepts = "any size" if takes_any else f"sizes {', '.join(map(str, fixed))}"
-    raise UserError(f"--backbone={handle} takes images of {accepts}; choose one with --image_size, such as 224.")
+    raise UserError(f"{named} takes images of {accepts}; choose one with --image_size, such as 224.")
 
 
 def size_in_name(handle: str) -> int:
@@ -113,15 +152,17 @@ def size_in_name(handle: str) -> int:
 
 
 def find_features(
-    endpoint: Endpoint, spec: tf.TensorSpec, size: int, handle: str
+    endpoint: Endpoint, spec: tf.TensorSpec, size: int, named: str, purpose: Purpose
 ) -> tuple[Callable[[Any], tf.Tensor], int]:
-    """How to pick the feature vector from what a call returns, and its length, found by tracing a call.
+    """How to pick the feature vector (or whatever the purpose is) from what a call returns, and its length.
+
+    Both are found by tracing a call.
 
     Args:
       endpoint: to call.
       spec: of its image batch.
       size: height and width of the images, in pixels.
-      handle: what the user gave.
+      named: what the user gave, as in "--backbone=HANDLE".
 
     Raises:
       UserError: the call fails, or what it returns holds no feature vector, or several.
@@ -130,37 +171,37 @@ def find_features(
     traced = tf.function(lambda pixels: endpoint.call(pixels, False), autograph=False)
     try:
         outputs = traced.get_concrete_function(images).structured_outputs
-        pick = _output_picker(outputs, spec, handle)
+        pick = _output_picker(outputs, spec, named, purpose)
         shape = pick(outputs).shape
         if shape.rank is None or (shape.rank == 2 and shape[1] is None):
             # The module does not say it, so ask it.
             shape = pick(endpoint.call(tf.zeros([2, size, size, 3], spec.dtype), False)).shape
     except _CALL_ERRORS as error:
         raise UserError(
-            f"--backbone={handle} cannot be called with images of {size} x {size} pixels ({first_line(error)})."
+            f"{named} cannot be called with images of {size} x {size} pixels ({first_line(error)})."
         ) from error
     if shape.rank != 2:
-        raise _no_feature_vector(spec, outputs, handle)
+        raise _unsuitable(spec, outputs, named, purpose)
     return pick, int(shape[1])
 
 
-def _output_picker(outputs: Any, spec: tf.TensorSpec, handle: str) -> Callable[[Any], tf.Tensor]:
-    """Picks the one output that can be the feature vector: by its name, or because no other is float `[batch, n]`."""
+def _output_picker(outputs: Any, spec: tf.TensorSpec, named: str, purpose: Purpose) -> Callable[[Any], tf.Tensor]:
+    """Picks the one output that can be what is wanted: by its name, or because no other is float `[batch, n]`."""
     if not isinstance(outputs, (Mapping, list, tuple)):
         if not hasattr(outputs, "dtype") or not outputs.dtype.is_floating:
-            raise _no_feature_vector(spec, outputs, handle)
+            raise _unsuitable(spec, outputs, named, purpose)
         return lambda output: output
     by_key = dict(outputs.items() if isinstance(outputs, Mapping) else enumerate(outputs))
     vectors = [key for key, output in by_key.items() if _may_be_vector(output)]
-    named = [name for name in _OUTPUTS if name in vectors]
+    known = [name for name in purpose.outputs if name in vectors]
     if not vectors:
-        raise _no_feature_vector(spec, outputs, handle)
-    if len(vectors) > 1 and not named:
+        raise _unsuitable(spec, outputs, named, purpose)
+    if len(vectors) > 1 and not known:
         raise UserError(
-            f"--backbone={handle} gives {shown(outputs)}; which is the feature vector? One of them must be called "
-            f"{' or '.join(_OUTPUTS)}."
+            f"{named} gives {shown(outputs)}; which is the {purpose.output}? One of them must be called "
+            f"{' or '.join(purpose.outputs)}."
         )
-    key = (named or vectors)[0]
+    key = (known or vectors)[0]
     return lambda output: output[key]
 
 
@@ -168,10 +209,10 @@ def _may_be_vector(output: Any) -> bool:
     return hasattr(output, "dtype") and output.dtype.is_floating and output.shape.rank in (None, 2)
 
 
-def _no_feature_vector(spec: tf.TensorSpec, outputs: Any, handle: str) -> UserError:
+def _unsuitable(spec: tf.TensorSpec, outputs: Any, named: str, purpose: Purpose) -> UserError:
     return UserError(
-        f"--backbone={handle} is no feature vector module: it takes {shown(spec)} and gives {shown(outputs)}, where "
-        "float [batch, features] is expected."
+        f"{named} is no {purpose.module}: it takes {shown(spec)} and gives {shown(outputs)}, where "
+        f"{purpose.gives} is expected."
     )
 
 
