@@ -19,7 +19,7 @@ from trainer.wording import first_line
 
 _SIZES_THAT_ARE_NO_MULTIPLE_OF_16 = frozenset({299, 300, 331, 380, 456, 600})
 
-_CALL_ERRORS = (ValueError, TypeError, tf.errors.OpError)
+CALL_ERRORS = (ValueError, TypeError, tf.errors.OpError)
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def find_features(
         if shape.rank is None or (shape.rank == 2 and shape[1] is None):
             # The module does not say it, so ask it.
             shape = pick(endpoint.call(tf.zeros([2, size, size, 3], spec.dtype), False)).shape
-    except _CALL_ERRORS as error:
+    except CALL_ERRORS as error:
         raise UserError(
             f"{named} cannot be called with images of {size} x {size} pixels ({first_line(error)})."
         ) from error

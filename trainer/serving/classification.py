@@ -20,8 +20,7 @@ from trainer.config_fields import MAX_IMAGE_PIXELS
 from trainer.data.bad_images import why_undecodable
 from trainer.data.image_headers import claimed_pixels
 from trainer.data.images import decode
-from trainer.serving.image_files import ImageFile
-from trainer.storage import is_remote, reading_or_writing
+from trainer.serving.image_files import ImageFile, read_image
 from trainer.wording import first_line
 
 BATCH_SIZE = 32
@@ -89,7 +88,7 @@ def classified(
 
 
 def _classify_batch(files: Sequence[ImageFile], classify: Classify) -> list[Classified | Unreadable]:
-    read = [(file, file.problem or _read(file.path)) for file in files]
+    read = [(file, file.problem or read_image(file.path)) for file in files]
     encoded = [content for _, content in read if isinstance(content, bytes)]
     answers = iter(_ask(encoded, classify))
     results: list[Classified | Unreadable] = []
@@ -101,26 +100,6 @@ def _classify_batch(files: Sequence[ImageFile], classify: Classify) -> list[Clas
             assert isinstance(content, bytes)
             results.append(Classified(file.path, content, answer))
     return results
-
-
-def _read(path: str) -> bytes | str:
-    """The bytes of a file, or why they cannot be read.
-
-    Raises:
-      UserError: it is in a bucket, which does not answer or refuses.
-    """
-    if is_remote(path):
-        with reading_or_writing(path, "image"), tf.io.gfile.GFile(path, "rb") as remote:
-            try:
-                content: bytes = remote.read()
-            except tf.errors.NotFoundError:
-                return "there is no such file"
-            return content
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
 
 
 def _ask(encoded: Sequence[bytes], classify: Classify) -> list[NDArray[np.float32] | str]:

@@ -34,10 +34,12 @@ class ImageClassifier:
       labels: name of each class, in the order of the probabilities.
       classify: the bytes of b files to float32 `[b, classes]`, probabilities. Threads may call it at once. Raises
         `tf.errors.InvalidArgumentError` if one of them cannot be decoded.
+      model: the loaded object, which the variables go with.
     """
 
     labels: tuple[str, ...]
     classify: Callable[[Sequence[bytes]], NDArray[np.float32]]
+    model: Any
 
 
 def load_classifier(
@@ -65,7 +67,7 @@ def load_classifier(
     if serving is not None:
         own_labels = _own_labels(path)
         classes = int(serving.structured_outputs["probabilities"].shape[1])
-        classify = _of_signature(loaded, serving)
+        classify = _of_signature(serving)
     else:
         own_labels = None
         module = as_module(loaded, path, model, image_size, CLASSIFICATION)
@@ -77,7 +79,7 @@ def load_classifier(
             f"{named} has {len(chosen)} lines, and {model} tells {classes} classes apart: give --labels=FILE with one "
             "line for each of them."
         )
-    return ImageClassifier(tuple(chosen or map(str, range(classes))), classify)
+    return ImageClassifier(tuple(chosen or map(str, range(classes))), classify, loaded)
 
 
 def _with_export(model: str) -> str:
@@ -114,14 +116,13 @@ def _own_labels(path: str) -> list[str] | None:
     return label_lines(exported.read_text("assets/labels.txt")) if exported.exists("assets/labels.txt") else None
 
 
-def _of_signature(loaded: Any, serving: Any) -> Callable[[Sequence[bytes]], NDArray[np.float32]]:
+def _of_signature(serving: Any) -> Callable[[Sequence[bytes]], NDArray[np.float32]]:
     (name,) = serving.structured_input_signature[1]
 
     def classify(encoded: Sequence[bytes]) -> NDArray[np.float32]:
         answers = serving(**{name: tf.constant(list(encoded))})
         return np.asarray(answers["probabilities"], np.float32)
 
-    classify.loaded = loaded  # type: ignore[attr-defined]  # Whose variables the signature does not keep alive.
     return classify
 
 

@@ -17,7 +17,7 @@ from trainer.data.listing import NOT_AN_IMAGE, image_problem, visible
 from trainer.data.listing_gfile import gfile_entries
 from trainer.data.listing_local import local_entries
 from trainer.errors import UserError
-from trainer.storage import is_remote
+from trainer.storage import is_remote, reading_or_writing
 
 
 class ImageFile(NamedTuple):
@@ -48,6 +48,32 @@ def image_files(places: Iterable[str]) -> Iterator[ImageFile]:
             yield from _images_below(path)
         else:
             yield ImageFile(path)
+
+
+def read_image(path: str) -> bytes | str:
+    """The bytes of a file, or why they cannot be read, as a short phrase.
+
+    Raises:
+      UserError: it is in a bucket, which does not answer or refuses.
+    """
+    if is_remote(path):
+        return _read_remote(path)
+    try:
+        with open(os.path.expanduser(path), "rb") as file:
+            return file.read()
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+
+
+def _read_remote(path: str) -> bytes | str:
+    import tensorflow as tf
+
+    with reading_or_writing(path, "image"), tf.io.gfile.GFile(path, "rb") as file:
+        try:
+            content: bytes = file.read()
+        except tf.errors.NotFoundError:
+            return "there is no such file"
+        return content
 
 
 class ListedAhead:
