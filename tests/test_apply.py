@@ -103,7 +103,7 @@ def test_pictures_are_reduced_where_the_size_is_open(pictures: tuple[str, str], 
 def test_a_feature_vector_is_numbers(build: Any, pictures: tuple[str, str], tmp_path: Path) -> None:
     run(build(tmp_path / "module"), tmp_path / "features.json", pictures[0])
     (found,) = json.loads((tmp_path / "features.json").read_text(encoding="utf-8")).values()
-    pixels = unit_range(ImageInput(modules.IMAGE_SIZE, "crop")(tf.constant(CONTENT)))
+    pixels = unit_range(ImageInput(modules.IMAGE_SIZE, "squash")(tf.constant(CONTENT)))
     expected = tf.reduce_mean(pixels, [0, 1])[tf.newaxis] @ modules.kernel() - 0.5
     assert (found["dtype"], found["shape"]) == ("float32", [1, modules.FEATURE_SIZE])
     np.testing.assert_allclose(found["values"], expected, atol=1e-6)

@@ -31,7 +31,7 @@ def imagenet_module(feature_vector: Path, head: Path, folder: Path) -> Path:
       folder: where to save it.
     """
     with np.load(head) as arrays:
-        kernel = (arrays["kernel_uint8"].astype(np.float32) - arrays["zero_point"]) * arrays["scale"]
+        kernel = (arrays["kernel_uint8"] - arrays["zero_point"].astype(np.float32)) * arrays["scale"]
         bias = arrays["bias"]
 
     class Module(tf.Module):

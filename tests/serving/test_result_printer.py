@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import os
@@ -27,10 +28,11 @@ class Terminal:
     def written(self) -> str:
         self.stream.flush()
         os.set_blocking(self._master, False)
-        try:
-            return os.read(self._master, 2**16).decode()
-        except BlockingIOError:
-            return ""
+        found = b""
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(self._master, 2**16):
+                found += part
+        return found.decode()
 
     def close(self) -> None:
         self.stream.close()

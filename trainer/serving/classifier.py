@@ -47,8 +47,9 @@ def load_classifier(
 ) -> ImageClassifier:
     """Loads an export, the export of a run directory, or a Hub module that gives logits or probabilities.
 
-    An export is asked through its own signature "serving_default". For a module, pictures are decoded as in training,
-    with --resize=crop; that its answers are logits is seen from two pictures whose answers do not sum up to 1.
+    An export is asked through its own signature "serving_default". A module gets all of each picture, out of
+    proportion, as in TensorFlow Hub's tutorials; that it gives logits is seen from two pictures whose answers do not
+    sum up to 1.
 
     Args:
       model: a folder, local or gs://, or the handle of a module.
@@ -127,7 +128,7 @@ def _of_signature(serving: Any) -> Callable[[Sequence[bytes]], NDArray[np.float3
 
 
 def _of_module(module: HubModule) -> Callable[[Sequence[bytes]], NDArray[np.float32]]:
-    image_input = ImageInput(module.image_size, "crop")
+    image_input = ImageInput(module.image_size, "squash")
     gives_probabilities = _gives_probabilities(module)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)

@@ -77,7 +77,7 @@ def json_of(outputs: Mapping[str, tf.Tensor], named: str) -> bytes:
     if len(outputs) == 1 and all(map(_is_image, outputs.values())):
         raise UserError(f"{named} gives an image: let --output end in .png.")
     found = {
-        name: {"dtype": tensor.dtype.name, "shape": list(tensor.shape), "values": _values(tensor.numpy())}
+        name: {"dtype": tensor.dtype.name, "shape": list(tensor.shape), "values": _values(np.asarray(tensor))}
         for name, tensor in outputs.items()
     }
     return f"{json.dumps(found, allow_nan=False)}\n".encode()

@@ -12,9 +12,8 @@ from trainer.errors import UserError
 def image_batch(encoded: bytes, spec: tf.TensorSpec, image_size: int, named: str) -> tf.Tensor:
     """A picture as a batch of one.
 
-    Where the module fixes a square, the square in the picture's middle fills it, as in training with --resize=crop;
-    another fixed shape gets all of the picture, out of proportion. Where it leaves height and width open, they are the
-    picture's own.
+    What the module fixes of height and width, all of the picture is resized to, out of proportion, as in TensorFlow
+    Hub's tutorials. What it leaves open is the picture's own.
 
     Args:
       encoded: the bytes of a file.
@@ -40,7 +39,7 @@ def image_batch(encoded: bytes, spec: tf.TensorSpec, image_size: int, named: str
 
 def _pixels(encoded: tf.Tensor, height: int | None, width: int | None, image_size: int) -> tf.Tensor:
     if height and height == width:
-        return ImageInput(height, "crop").from_encoded(encoded)
+        return ImageInput(height, "squash").from_encoded(encoded)
     pixels = decode(encoded)
     own_height, own_width = pixels.shape[:2]
     scale = min(1.0, image_size / max(own_height, own_width)) if image_size else 1.0
