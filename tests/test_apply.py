@@ -99,7 +99,9 @@ def test_pictures_are_reduced_where_the_size_is_open(pictures: tuple[str, str], 
     assert Image.open(output).size == (36, 24)
 
 
-@pytest.mark.parametrize("build", [modules.with_training, modules.with_momentum, modules.tf1_format])
+@pytest.mark.parametrize(
+    "build", [modules.with_training, modules.with_momentum, modules.signatures_only, modules.tf1_format]
+)
 def test_a_feature_vector_is_numbers(build: Any, pictures: tuple[str, str], tmp_path: Path) -> None:
     run(build(tmp_path / "module"), tmp_path / "features.json", pictures[0])
     (found,) = json.loads((tmp_path / "features.json").read_text(encoding="utf-8")).values()

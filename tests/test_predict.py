@@ -14,6 +14,7 @@ from pathlib import Path
 
 import exports
 import image_folders
+import modules
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -112,6 +113,12 @@ def test_a_folder_without_images_is_an_error(run_dir: Path, tmp_path: Path) -> N
         printed(Request(str(run_dir), (str(tmp_path),)))
 
 
+def test_a_model_that_gives_nan_is_refused(tmp_path: Path, photos: Path) -> None:
+    module = modules.computing(tmp_path / "module", modules.images_spec(), lambda images: images[:, 0, 0] * np.nan)
+    with pytest.raises(UserError, match=f"{module} gives no finite probabilities for {photos}/blue tit/000.png"):
+        printed(Request(str(module), (str(photos),)))
+
+
 def test_flags_may_stand_anywhere(photos: Path) -> None:
     assert asked("--top=3", "model", str(photos), "--json") == Request("model", (str(photos),), top=3, json=True)
 
@@ -134,14 +141,14 @@ def test_the_program_starts_without_tensorflow_and_ends_with_a_sentence() -> Non
     program = (
         "import sys, atexit; atexit.register(lambda: print('tensorflow' in sys.modules))\n"
         "from trainer import predict, program\n"
-        "sys.argv = ['predict', 'model', 'nowhere', '--top=2']\n"
+        "sys.argv = ['predict', 'model', '.', '--json', '--csv']\n"
         "program.start(predict.main, predict.define_flags)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (
         EXIT_USER,
         "False\n",
-        "error: There is no file or folder nowhere.\n",
+        "error: --json and --csv exclude each other: give one of them.\n",
     )
 
 

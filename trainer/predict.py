@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+import numpy as np
 from absl import flags
 
 from trainer.errors import EXIT_DONE, EXIT_USER, UserError
@@ -178,12 +179,11 @@ def _predictions(result: Classified, request: Request, classifier: ImageClassifi
     """The most probable classes of an image.
 
     Raises:
-      UserError: the model gives no numbers.
+      UserError: the model gives nan or infinity.
     """
-    predictions = most_probable(result.probabilities, classifier.labels, request.top)
-    if any(prediction.probability != prediction.probability for prediction in predictions):
-        raise UserError(f"{request.model} gives nan for {result.path}: take another model.")
-    return predictions
+    if not np.isfinite(result.probabilities).all():
+        raise UserError(f"{request.model} gives no finite probabilities for {result.path}: take another model.")
+    return most_probable(result.probabilities, classifier.labels, request.top)
 
 
 def _line(path: str, predictions: Sequence[Prediction], request: Request, width: int | None) -> str:

@@ -60,7 +60,7 @@ def test_the_png_has_the_pictures_and_coloured_titles() -> None:
 
 
 def test_hostile_labels_and_shapes_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    label = "$\\frac{ \x1b[31m\n\u202e花 " + "long " * 20
+    label = "花$\\frac{$\x1b[31m\n\u202e " + "long " * 20
     found = Grid([label])
     monkeypatch.setattr(grid, "MAX_PICTURES", 3)
     for height, width in ((1, 3000), (3000, 1), (5, 5), (6, 6)):

@@ -18,6 +18,8 @@ HOSTILE = 'a\x1b[31m,"\n\u202e\x7f花'
 def test_the_most_probable_come_first_and_of_equal_ones_the_first() -> None:
     found = most_probable(np.array([0.1, 0.4, 0.1, 0.4], np.float32), ["a", "b", "c", "d"], 3)
     assert found == [Prediction(1, "b", 0.4), Prediction(3, "d", 0.4), Prediction(0, "a", 0.1)]
+    many = most_probable((np.arange(1000) % 7).astype(np.float32), [""] * 1000, 3)
+    assert [prediction.class_id for prediction in many] == [6, 13, 20]
     assert len(most_probable(np.array([0.5, 0.5], np.float32), ["a", "b"], 5)) == 2
 
 
@@ -38,6 +40,12 @@ def test_as_many_predictions_as_fit(width: int | None, line: str) -> None:
 def test_a_long_name_leaves_room_for_predictions() -> None:
     line = text_line(f"{'folder/' * 20}花花.jpg", THREE, 60)
     assert line.startswith("…") and line.endswith("花花.jpg  daisy 0.750, rose 0.200") and cell_len(line) <= 60
+
+
+def test_wide_characters_take_two_columns() -> None:
+    labels = [Prediction(0, "花花", 0.75), Prediction(1, "木木", 0.25)]
+    assert text_line("a.jpg", labels, 29) == "a.jpg  花花 0.750, 木木 0.250"
+    assert text_line("a.jpg", labels, 28) == "a.jpg  花花 0.750"
 
 
 def test_no_line_is_wider_than_the_terminal() -> None:

@@ -73,7 +73,7 @@ def test_results_in_a_file_leave_the_bar_to_standard_error(terminal: Terminal) -
     assert run_through(out, terminal.stream).width is None
     assert out.getvalue() == "a.jpg  daisy 0.750\nb.jpg  rose 0.500\n"
     written = terminal.written()
-    assert "images" in written and "3/3" in written and "daisy" not in written
+    assert "images" in written and "3/3" in written and "None" not in written and "daisy" not in written
     assert r"warning: c\x1b[31m\n.jpg: damaged" in written
 
 
@@ -83,6 +83,14 @@ def test_a_terminal_gets_all_of_it(terminal: Terminal) -> None:
     for part in ("a.jpg  daisy 0.750\r\nb.jpg  rose 0.500\r\n", "3/3", "damaged", "1 of 3 images could not be read."):
         assert part in written
     assert written.endswith("could not be read.\r\n")
+
+
+def test_results_on_a_terminal_have_the_bar_with_them_and_a_file_gets_warnings_alone(terminal: Terminal) -> None:
+    err = io.StringIO()
+    run_through(terminal.stream, err)
+    written = terminal.written()
+    assert "a.jpg  daisy 0.750" in written and "3/3" in written and "damaged" not in written
+    assert err.getvalue().splitlines()[0] == r"warning: c\x1b[31m\n.jpg: damaged" and "3/3" not in err.getvalue()
 
 
 def test_a_character_that_the_stream_lacks_is_escaped() -> None:

@@ -72,8 +72,7 @@ def text_line(path: str, predictions: Sequence[Prediction], width: int | None) -
 def json_line(path: str, predictions: Sequence[Prediction]) -> str:
     """One JSON object in ASCII: "path", and "top" with "label", "probability" and "class_id" of each prediction."""
     top = [{"label": label, "probability": number, "class_id": place} for place, label, number in predictions]
-    # ASCII leaves no control code as it is but this one.
-    return json.dumps({"path": path, "top": top}, allow_nan=False).replace("\x7f", "\\u007f")
+    return json.dumps({"path": path, "top": top}, allow_nan=False)
 
 
 def csv_header(top: int) -> str:
