@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 
 from absl import flags
@@ -22,25 +23,33 @@ from trainer.program import prepare_storage, start
 from trainer.storage import RunDirectory
 from trainer.terminal import printable
 
-_JSON = flags.DEFINE_bool("json", False, "Print one JSON object and no table.")
-_OUTPUT = flags.DEFINE_string(
-    "output", "", "Write a page too: a new file, or a folder, local or gs://, for compare.html in it. Empty: none."
-)
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Let --output replace a file that is there.")
+FLAGS = flags.FLAGS
 
 
-def main(arguments: list[str]) -> int:
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the flags of this program."""
+    flags.DEFINE_bool("json", False, "Print one JSON object and no table.", flag_values=flag_values)
+    flags.DEFINE_string(
+        "output",
+        "",
+        "Write a page too: a new file, or a folder, local or gs://, for compare.html in it. Empty: none.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_bool("overwrite", False, "Let --output replace a file that is there.", flag_values=flag_values)
+
+
+def main(arguments: Sequence[str]) -> int:
     """Compares the run directories that are given.
 
     Raises:
       UserError: fewer than two, one of them twice, one without a run, or a page that cannot be written.
     """
-    prepare_storage([*arguments, _OUTPUT.value])
+    prepare_storage([*arguments, FLAGS.output])
     from trainer.report.compare import compare, read_runs
 
-    page = _page_place(_OUTPUT.value, overwrite=_OVERWRITE.value) if _OUTPUT.value else None
+    page = _page_place(FLAGS.output, overwrite=FLAGS.overwrite) if FLAGS.output else None
     comparison = compare(read_runs(arguments))
-    if _JSON.value:
+    if FLAGS.json:
         from trainer.report.compare_words import as_json
 
         print(json.dumps(as_json(comparison), indent=2))
@@ -76,4 +85,4 @@ def _page_place(output: str, *, overwrite: bool) -> tuple[RunDirectory, str]:
 
 
 if __name__ == "__main__":
-    start(main)
+    start(main, define_flags)

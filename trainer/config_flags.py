@@ -55,12 +55,26 @@ def parse_arguments(flag_values: flags.FlagValues, arguments: Sequence[str]) -> 
       UserError: a flag that is not known or lacks its value, or an argument that is no flag.
       SystemExit: what absl raises for --help and its like, where they are defined.
     """
-    try:
-        rest = flag_values(["", *arguments])[1:]
-    except flags.Error as error:
-        raise UserError(flag_sentence(error)) from None
+    rest = parse_command_line(flag_values, arguments)
     if rest:
         raise UserError(f"{rest[0]} is not a flag: every argument starts with --, as in --data=folder:PATH.")
+
+
+def parse_command_line(flag_values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
+    """Sets flags from a command line and gives the arguments that are none.
+
+    Args:
+      flag_values: with the flags that there are.
+      arguments: without the program's name.
+
+    Raises:
+      UserError: a flag that is not known or lacks its value, or a value that is not accepted.
+      SystemExit: what absl raises for --help and its like, where they are defined.
+    """
+    try:
+        return list(flag_values(["", *arguments])[1:])
+    except flags.Error as error:
+        raise UserError(flag_sentence(error)) from None
 
 
 def flag_sentence(error: flags.Error) -> str:

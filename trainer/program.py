@@ -1,43 +1,52 @@
-"""What the smaller programs beside `trainer.task` share: arguments, exit codes, one sentence for a mistake."""
+"""What the small programs of this package have in common: how they start, and how they end.
+
+`trainer.task` goes its own way, because a run outlives who watches it.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import app, flags
 
-from trainer.config_flags import flag_sentence
-from trainer.errors import EXIT_DONE, EXIT_USER, UserError
+from trainer.config_flags import parse_command_line
+from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
 from trainer.startup import import_tensorflow_quietly
 from trainer.storage_errors import is_remote
-from trainer.terminal import ensure_standard_streams, print_error
+from trainer.terminal import discard, ensure_standard_streams, print_error
 
-EXIT_INTERRUPTED = 130
-"""Ctrl-C, as shells have it: nothing was saved that another start would go on from."""
+flags.disclaim_key_flags()
 
 
-def start(main: Callable[[list[str]], int]) -> None:
-    """Runs a program to its end and exits.
+def define_download_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the flags of `trainer.task` for modules that are downloaded."""
+    flags.DEFINE_string(
+        "hub_mirror", "", "Host that https://tfhub.dev/ handles are fetched from instead.", flag_values=flag_values
+    )
+    flags.DEFINE_bool(
+        "repair_hub_cache",
+        False,
+        "Check the cached copy of a module, delete a damaged one and fetch it again.",
+        flag_values=flag_values,
+    )
+
+
+def start(main: Callable[[Sequence[str]], int], define_flags: Callable[[flags.FlagValues], None]) -> NoReturn:
+    """Runs a program on the command line of this process, and ends the process with an exit code of `trainer.errors`.
 
     Args:
-      main: takes what is no flag, and gives the exit code; absl's flags are parsed by then. Where it raises UserError,
-        the sentence is printed and the exit code is 2.
+      main: takes the arguments that are no flags; whatever `UserError` it raises becomes a line on standard error.
+      define_flags: defines the program's flags.
     """
     ensure_standard_streams()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends as with other programs.
-
-    def guarded(argv: Sequence[str]) -> int:
-        try:
-            return main(list(argv[1:]))
-        except UserError as error:
-            print_error(str(error))
-            return EXIT_USER
-        except KeyboardInterrupt:
-            print_error("interrupted.")
-            return EXIT_INTERRUPTED
-
-    app.run(guarded, flags_parser=_parse)
+    # While flags are read, so that `--help | head` ends as other programs do.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    define_flags(flags.FLAGS)
+    app.run(lambda arguments: ended(main, arguments[1:]), flags_parser=parse_flags)
 
 
 def prepare_storage(paths: Sequence[str]) -> None:
@@ -46,12 +55,32 @@ def prepare_storage(paths: Sequence[str]) -> None:
         import_tensorflow_quietly()
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """absl's parser, with our exit codes and sentences and flags wherever they stand; gives the other arguments."""
+    flags.FLAGS.set_gnu_getopt(True)
     try:
-        rest: list[str] = flags.FLAGS(list(argv))
-    except flags.Error as error:
-        print_error(flag_sentence(error))
+        return [*argv[:1], *parse_command_line(flags.FLAGS, argv[1:])]
+    except UserError as error:
+        print_error(str(error))
         raise SystemExit(EXIT_USER) from None
     except SystemExit:  # What --help and its like raise, with 1.
         raise SystemExit(EXIT_DONE) from None
-    return rest
+
+
+def ended(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """Calls a program; gives its exit code."""
+    # A connection that a server closes must not end the process, as a pipe that nobody reads may.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        return main(arguments)
+    except UserError as error:
+        print_error(str(error))
+        return EXIT_USER
+    except KeyboardInterrupt:
+        print_error("interrupted.")
+        return EXIT_PREEMPTED
+    except BrokenPipeError:
+        discard(sys.stdout)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+        raise

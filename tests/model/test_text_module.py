@@ -21,6 +21,7 @@ from trainer.cluster import connect
 from trainer.config import Config
 from trainer.errors import EXIT_DONE, UserError
 from trainer.features.engine import Engine
+from trainer.model.endpoint import FEATURE_VECTORS
 from trainer.model.handles import resolve
 from trainer.model.hub import HubModule, load_module
 from trainer.preflight.readiness import check_program
@@ -54,7 +55,7 @@ def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path) -> HubModule:
-    return load_module(str(folder), str(folder), 0, "text")
+    return load_module(str(folder), str(folder), 0, FEATURE_VECTORS["text"])
 
 
 def config(csv: Path, module: Path, **fields: Any) -> Config:

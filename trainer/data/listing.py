@@ -126,7 +126,7 @@ def sort_out(entries: Iterable[Entry]) -> ListedFolder:
     for entry in visible(entries):
         if entry.is_folder:
             subfolders += 1
-        elif problem := _problem(entry):
+        elif problem := image_problem(entry):
             unusable.append((normalised(printable_name(entry.name)), problem))
         else:
             images.append((normalised(entry.name), entry.name, entry.size, entry.version, entry.checksum))
@@ -161,7 +161,7 @@ def printable_name(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
-def _problem(entry: Entry) -> str:
+def image_problem(entry: Entry) -> str:
     """Why a file cannot be an image, as far as a listing tells; "" if nothing speaks against it."""
     if entry.problem:
         return entry.problem

@@ -33,6 +33,7 @@ from trainer.features.fill import fill
 from trainer.features.recipe import Recipe, module_digest, recipes
 from trainer.features.table import FeatureTable, Part
 from trainer.model.backbone import HubBackbone
+from trainer.model.endpoint import FEATURE_VECTORS
 from trainer.model.hub import HubModule, load_module
 from trainer.storage import RunDirectory
 from trainer.wording import counted
@@ -150,7 +151,8 @@ class FeaturesOnce:
 
     def _load(self) -> HubModule:
         config = self._config
-        return load_module(self._backbone.hub_module.path, config.backbone, config.image_size, config.example_kind)
+        purpose = FEATURE_VECTORS[config.example_kind]
+        return load_module(self._backbone.hub_module.path, config.backbone, config.image_size, purpose)
 
     def _summary(self, examples: int, computed: int) -> str:
         variants = f", {len(self._views)} variants of each training image" if self._views else ""

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from trainer.config import Config
 from trainer.errors import UserError
+from trainer.model.endpoint import FEATURE_VECTORS
 from trainer.model.handles import resolve
 from trainer.model.hub import HubModule, load_module
 
@@ -175,7 +176,7 @@ def build_backbone(config: Config, native_size: int | None) -> Backbone:
         size = config.image_size or native_size or DEFAULT_IMAGE_SIZE
         return ConvNet(size, seed=config.seed, dtype=config.precision)
     path = resolve(config.backbone, mirror=config.hub_mirror, repair=config.repair_hub_cache)
-    module = load_module(path, config.backbone, config.image_size, config.example_kind)
+    module = load_module(path, config.backbone, config.image_size, FEATURE_VECTORS[config.example_kind])
     if config.train_backbone:
         _check_trainable(module, config)
     return HubBackbone(module, train=config.train_backbone, update_statistics=config.backbone_statistics == "update")

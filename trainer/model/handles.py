@@ -1,4 +1,4 @@
-"""Hub handles: from what stands after `--backbone=` to a folder that holds a complete SavedModel.
+"""Hub handles: from what a user gives, as after `--backbone=`, to a folder that holds a complete SavedModel.
 
 A folder, local or gs://, is taken as it is and never changed. A handle on the web is downloaded once, as an archive,
 and its unpacked copy kept where tensorflow_hub would keep it, under its lock (`TFHUB_CACHE_DIR`, by default a folder
@@ -58,7 +58,7 @@ class _IncompleteError(Exception):
     """What keeps a folder from being a complete SavedModel, as the end of a sentence."""
 
 
-def resolve(handle: str, *, mirror: str = "", repair: bool = False) -> str:
+def resolve(handle: str, *, mirror: str = "", repair: bool = False, argument: str = "--backbone=") -> str:
     """The folder of the SavedModel that a handle stands for, downloaded if need be.
 
     Args:
@@ -66,6 +66,7 @@ def resolve(handle: str, *, mirror: str = "", repair: bool = False) -> str:
       mirror: host, such as "https://hub.tensorflow.google.cn", that https://tfhub.dev/ handles are fetched from.
       repair: if a cached copy is incomplete or damaged, delete it and download it again. It also makes the check
         thorough: every variable is read and its checksum compared.
+      argument: what stands before the handle on the command line, for errors; "" where nothing does.
 
     Returns:
       A local or gs:// path without a trailing slash. It holds all files of the SavedModel.
@@ -75,30 +76,31 @@ def resolve(handle: str, *, mirror: str = "", repair: bool = False) -> str:
         failed, or its graph has an operation that a module must not have (`refused_operation`). A folder that is not
         a cached copy is never deleted.
     """
+    named = f"{argument}{handle}"
     if handle.startswith(("http://", "https://")) or (handle.startswith("gs://") and handle.endswith(_ARCHIVES)):
-        folder, saved_model = _resolve_remote(handle, _address(handle, mirror), repair)
+        folder, saved_model = _resolve_remote(named, _address(handle, mirror), repair)
     else:
-        folder, saved_model = _resolve_folder(handle, repair)
+        folder, saved_model = _resolve_folder(handle, named, repair)
     refused = refused_operation(saved_model)
     if refused:
         raise UserError(
-            f"--backbone={handle} is refused: its graph has {refused}, and a module that gives feature vectors "
-            "needs no files, no Python and no network. Take another module."
+            f"{named} is refused: its graph has {refused}, and a module needs no files, no Python and no "
+            "network. Take another module."
         )
     return folder
 
 
-def _resolve_folder(handle: str, repair: bool) -> tuple[str, saved_model_pb2.SavedModel]:
+def _resolve_folder(handle: str, named: str, repair: bool) -> tuple[str, saved_model_pb2.SavedModel]:
     """The folder, and what is in its main file."""
     path = (handle if "://" in handle else os.path.expanduser(handle)).rstrip("/") or "/"
     try:
-        _check_is_folder(handle, path)
+        _check_is_folder(named, path)
         return path, _complete_saved_model(path, thorough=repair)
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"--backbone={handle}: {path} cannot be read ({_reason(error)}).") from error
+        raise UserError(f"{named}: {path} cannot be read ({_reason(error)}).") from error
     except _IncompleteError as damage:
         raise UserError(
-            f"--backbone={handle}: {path} is no complete SavedModel: {damage}.{saved_model_inside_hint(path)}"
+            f"{named}: {path} is no complete SavedModel: {damage}.{saved_model_inside_hint(path)}"
         ) from None
 
 
@@ -125,32 +127,32 @@ def _address(handle: str, mirror: str) -> str:
     return urllib.parse.urlunsplit(parts._replace(query=urllib.parse.urlencode(query)))
 
 
-def _resolve_remote(handle: str, address: str, repair: bool) -> tuple[str, saved_model_pb2.SavedModel]:
+def _resolve_remote(named: str, address: str, repair: bool) -> tuple[str, saved_model_pb2.SavedModel]:
     """The folder of the cached copy, and what is in its main file."""
-    folder = _fetch(handle, address)
+    folder = _fetch(named, address)
     try:
         return folder, _complete_saved_model(folder, thorough=repair)
     except _IncompleteError as damage:
         if not repair:
             raise UserError(
-                f"--backbone={handle}: the cached copy in {folder} is incomplete: {damage}. "
+                f"{named}: the cached copy in {folder} is incomplete: {damage}. "
                 "--repair_hub_cache deletes it and fetches it again."
             ) from None
-    _delete_cached(handle, folder)
-    folder = _fetch(handle, address)
+    _delete_cached(named, folder)
+    folder = _fetch(named, address)
     try:
         return folder, _complete_saved_model(folder, thorough=True)
     except _IncompleteError as damage:
-        raise UserError(f"--backbone={handle}: what {address} serves is no complete SavedModel: {damage}.") from None
+        raise UserError(f"{named}: what {address} serves is no complete SavedModel: {damage}.") from None
 
 
-def _fetch(handle: str, address: str) -> str:
+def _fetch(named: str, address: str) -> str:
     """The folder of the cache, filled by a download unless it holds something already."""
     try:
         from tensorflow_hub import resolver
     except ImportError as error:
         raise UserError(
-            f"--backbone={handle}: tensorflow_hub cannot be imported ({_reason(error)}). Run pip install "
+            f"{named}: tensorflow_hub cannot be imported ({_reason(error)}). Run pip install "
             "tensorflow-hub tf_keras 'setuptools<81', or download the module and give its folder."
         ) from error
     try:
@@ -158,17 +160,17 @@ def _fetch(handle: str, address: str) -> str:
         return str(resolver.atomic_download(address, _download, folder))
     except ArchiveError as error:
         raise UserError(
-            f"--backbone={handle}: the archive that {address} serves {error}. It is not unpacked: take another module."
+            f"{named}: the archive that {address} serves {error}. It is not unpacked: take another module."
         ) from error
     except _FETCH_ERRORS as error:
         if _is_about_the_disk(error):
             raise UserError(
-                f"--backbone={handle}: the download cannot be stored ({_reason(error)}). The environment variable "
+                f"{named}: the download cannot be stored ({_reason(error)}). The environment variable "
                 "TFHUB_CACHE_DIR names another folder for it."
             ) from error
         mirror = f"try --hub_mirror={_GOOGLE_CN}, or " if address.startswith(_TFHUB) else ""
         raise UserError(
-            f"--backbone={handle}: {address} cannot be fetched ({_reason(error)}). Check the address and the "
+            f"{named}: {address} cannot be fetched ({_reason(error)}). Check the address and the "
             f"network, {mirror}download the module elsewhere and give its folder."
         ) from error
 
@@ -198,11 +200,11 @@ def _cached_name(address: str) -> str:
     return hashlib.sha1(address.encode("utf8")).hexdigest()
 
 
-def _delete_cached(handle: str, folder: str) -> None:
+def _delete_cached(named: str, folder: str) -> None:
     """Deletes a cached copy and the note beside it, and nothing else."""
     if os.path.islink(folder):
         raise UserError(
-            f"--backbone={handle}: {folder} is incomplete, and it is a link to something that nobody downloaded, so "
+            f"{named}: {folder} is incomplete, and it is a link to something that nobody downloaded, so "
             "it is not deleted. Delete it yourself and start again."
         )
     tf.io.gfile.rmtree(folder)
@@ -211,16 +213,17 @@ def _delete_cached(handle: str, folder: str) -> None:
         tf.io.gfile.remove(note)
 
 
-def _check_is_folder(handle: str, path: str) -> None:
+def _check_is_folder(named: str, path: str) -> None:
     if tf.io.gfile.isdir(path):
         return
     if not tf.io.gfile.exists(path):
+        built_in = "convnet, " if named.startswith("--backbone=") else ""
         raise UserError(
-            f"--backbone={handle}: there is no folder {path}. Give convnet, a folder, gs://…, or a handle that "
+            f"{named}: there is no folder {path}. Give {built_in}a folder, gs://…, or a handle that "
             "begins with https://."
         )
     what = "an archive: unpack it and give the folder" if path.endswith(_ARCHIVES) else "a file: give its folder"
-    raise UserError(f"--backbone={handle} is {what}.")
+    raise UserError(f"{named} is {what}.")
 
 
 def _complete_saved_model(folder: str, *, thorough: bool) -> saved_model_pb2.SavedModel:

@@ -16,21 +16,24 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from trainer.config_values import ExampleKind
 from trainer.errors import UserError
 from trainer.model import tf1
-from trainer.model.endpoint import Endpoint, choose_image_size, find_features, input_spec, shown
+from trainer.model.endpoint import (
+    FEATURE_VECTOR,
+    Endpoint,
+    Purpose,
+    choose_image_size,
+    find_features,
+    input_spec,
+    shown,
+)
 from trainer.model.handles import saved_model_inside_hint
 from trainer.storage import is_pattern
 from trainer.wording import first_line
 
 Kind = Literal["reusable", "signature", "tf1"]
 
-_SIGNATURES = ("image_feature_vector", "serving_default", "default")
-"""Signatures that may give feature vectors, the surest first: "image_feature_vector" and "default" are TF1 Hub's
-names (the second may be a classification there), "serving_default" is everybody's since TF2."""
-
-_BATCH_NORM_MOMENTUM = 0.99
+BATCH_NORM_MOMENTUM = 0.99
 """For modules that demand `batch_norm_momentum`; where it has a default, the publisher's is kept. The common default
 of TensorFlow Hub's image modules."""
 
@@ -73,33 +76,39 @@ class HubModule:
         return bool(self.trainable_variables)
 
 
-def load_module(path: str, handle: str, image_size: int, takes: ExampleKind = "image") -> HubModule:
+def load_module(path: str, handle: str, image_size: int, purpose: Purpose = FEATURE_VECTOR) -> HubModule:
     """Loads a module. Call it inside `strategy.scope()`, so that every replica gets its copy of the variables.
 
     Args:
       path: folder of a complete SavedModel, from `handles.resolve`.
       handle: what the user gave; names the module in errors, and its image size where the module leaves that open.
       image_size: height and width that the user asks for, in pixels; 0 leaves it to the module.
-      takes: what it must turn into feature vectors.
+      purpose: what it must give; what it says of feature vectors in `HubModule` is then true of that.
 
     Raises:
-      UserError: it cannot be loaded, it does not turn such examples into feature vectors (the sentence says what it
-        takes and gives), or `image_size` does not suit it.
+      UserError: it cannot be loaded, it does not turn images into what is wanted (the sentence says what it takes
+        and gives), or `image_size` does not suit it.
     """
-    loaded = _load(path, handle)
-    kind = _kind(loaded, handle)
-    endpoint = _reusable(loaded, handle) if kind == "reusable" else _signature(loaded, kind, handle, path)
-    spec = input_spec(endpoint, takes, handle, path)
+    loaded = load_saved_model(path, f"{purpose.argument}{handle}")
+    return as_module(loaded, path, handle, image_size, purpose)
+
+
+def as_module(loaded: Any, path: str, handle: str, image_size: int, purpose: Purpose) -> HubModule:
+    """The same of what `load_saved_model` gave, in the same scope; arguments and errors as of `load_module`."""
+    named = f"{purpose.argument}{handle}"
+    kind = module_kind(loaded, named)
+    reusable = kind == "reusable"
+    endpoint = _reusable(loaded, named, purpose) if reusable else _signature(loaded, kind, named, path, purpose)
+    spec = input_spec(endpoint, named, path, purpose)
     size = None
-    if takes == "image":
-        size = choose_image_size(endpoint.input_specs, image_size, handle)
+    if purpose.takes == "image":
+        size = choose_image_size(endpoint.input_specs, image_size, named)
     elif kind == "tf1":
         raise UserError(
-            f"--backbone={handle} is in the old TF1 format, of which only image modules can be used: take the module's "
-            "TF2 version."
+            f"{named} is in the old TF1 format, of which only image modules can be used: take the module's TF2 version."
         )
     batch = tf.TensorSpec([None] if size is None else [None, size, size, 3], spec.dtype)
-    pick, feature_size = find_features(endpoint, spec, batch, handle)
+    pick, feature_size = find_features(endpoint, spec, batch, named, purpose)
 
     def apply(inputs: tf.Tensor, training: bool) -> tf.Tensor:
         features = tf.cast(pick(endpoint.call(tf.cast(inputs, spec.dtype), training)), tf.float32)
@@ -127,33 +136,49 @@ def load_module(path: str, handle: str, image_size: int, takes: ExampleKind = "i
     )
 
 
-def _load(path: str, handle: str) -> Any:
+def load_saved_model(path: str, named: str) -> Any:
+    """What `tf.saved_model.load` gives.
+
+    Args:
+      path: folder of a complete SavedModel, from `handles.resolve`.
+      named: what the user gave, as in "--backbone=HANDLE".
+
+    Raises:
+      UserError: it cannot be loaded.
+    """
     # TF1 Hub modules hold several graphs; the one without tags is for inference.
     tags: list[str] | None = [] if tf.io.gfile.exists(f"{path}/tfhub_module.pb") else None
     try:
         return tf.saved_model.load(path, tags=tags)
     except Exception as error:  # The loader believes what it reads: a damaged file makes it raise whatever it likes.
-        way_out = "--repair_hub_cache checks and mends a cached download" if "://" in handle else "take a fresh copy"
+        way_out = "--repair_hub_cache checks and mends a cached download" if "://" in named else "take a fresh copy"
         if is_pattern(path):
             way_out = "it takes * ? [ ] \\ in a path for a pattern, so rename the folder"
-        raise UserError(
-            f"--backbone={handle}: TensorFlow cannot load {path} ({first_line(error)}): {way_out}."
-        ) from error
+        raise UserError(f"{named}: TensorFlow cannot load {path} ({first_line(error)}): {way_out}.") from error
 
 
-def _kind(loaded: Any, handle: str) -> Kind:
+def module_kind(loaded: Any, named: str) -> Kind:
+    """How a module was saved.
+
+    Args:
+      loaded: from `load_saved_model`.
+      named: what the user gave, as in "--backbone=HANDLE".
+
+    Raises:
+      UserError: there is no way to call it.
+    """
     if callable(loaded) and getattr(loaded.__call__, "concrete_functions", None):
         return "reusable"
     if not getattr(loaded, "signatures", None):
         raise UserError(
-            f"--backbone={handle} is no module: it can neither be called nor does it have signatures. It was saved "
+            f"{named} is no module: it can neither be called nor does it have signatures. It was saved "
             "without a traced function."
         )
     # Only the loader of TF1 graphs lets a caller cut new functions out of them.
     return "tf1" if hasattr(loaded, "prune") else "signature"
 
 
-def _reusable(loaded: Any, handle: str) -> Endpoint:
+def _reusable(loaded: Any, named: str, purpose: Purpose) -> Endpoint:
     function = loaded.__call__
     parameters = list(inspect.signature(function).parameters.values())
     fixed: dict[str, Any] = {}
@@ -163,13 +188,11 @@ def _reusable(loaded: Any, handle: str) -> Endpoint:
             inspect.Parameter.VAR_KEYWORD,
         )
         if demanded and parameter.name == "batch_norm_momentum":
-            fixed["batch_norm_momentum"] = _BATCH_NORM_MOMENTUM
+            fixed["batch_norm_momentum"] = BATCH_NORM_MOMENTUM
         elif demanded and parameter.name != "training":
-            raise UserError(
-                f"--backbone={handle} is no feature vector module: besides its input it demands {parameter.name}."
-            )
+            raise UserError(f"{named} is no {purpose.module}: besides its input it demands {parameter.name}.")
     wants_training = any(parameter.name == "training" for parameter in parameters)
-    bound = [_bound_arguments(concrete, parameters) for concrete in function.concrete_functions]
+    bound = [bound_arguments(concrete, parameters) for concrete in function.concrete_functions]
 
     def call(inputs: tf.Tensor, training: bool) -> Any:
         return function(inputs, **fixed, **({"training": training} if wants_training else {}))
@@ -183,26 +206,25 @@ def _reusable(loaded: Any, handle: str) -> Endpoint:
     )
 
 
-def _bound_arguments(concrete: Any, parameters: Sequence[inspect.Parameter]) -> dict[str, Any]:
+def bound_arguments(concrete: Any, parameters: Sequence[inspect.Parameter]) -> dict[str, Any]:
     """What a function was traced for, by parameter: a TensorSpec, or the Python value that was given."""
     positional, named = concrete.structured_input_signature
     # There may be fewer positional arguments than parameters.
     return dict(zip((parameter.name for parameter in parameters), positional, strict=False)) | dict(named)
 
 
-def _signature(loaded: Any, kind: Kind, handle: str, path: str) -> Endpoint:
+def _signature(loaded: Any, kind: Kind, named: str, path: str, purpose: Purpose) -> Endpoint:
     signatures = loaded.signatures
-    names = [name for name in _SIGNATURES if name in signatures] or list(signatures)
-    if len(names) > 1 and names[0] not in _SIGNATURES:
+    names = [name for name in purpose.signatures if name in signatures] or list(signatures)
+    if len(names) > 1 and names[0] not in purpose.signatures:
         raise UserError(
-            f"--backbone={handle}: none of its signatures {', '.join(sorted(names))} is called "
-            f"{' or '.join(_SIGNATURES)}."
+            f"{named}: none of its signatures {', '.join(sorted(names))} is called {' or '.join(purpose.signatures)}."
         )
     function = signatures[names[0]]
     inputs = function.structured_input_signature[1]
     if len(inputs) != 1:
         raise UserError(
-            f"--backbone={handle} is no feature vector module: its signature {names[0]} takes "
+            f"{named} is no {purpose.module}: its signature {names[0]} takes "
             f"{shown(inputs)}, where one batch is expected.{saved_model_inside_hint(path)}"
         )
     ((input_name, spec),) = inputs.items()

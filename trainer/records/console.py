@@ -118,13 +118,13 @@ class Console:
             speed = f"  {images_per_second:,.0f} img/s" if images_per_second else ""
             self.note(f"step {step}/{steps_total}  {shown(metrics)}{speed}")
 
-    def work(self, title: str, done: int, total: int) -> None:
-        """Shows how far some work before or after training is.
+    def work(self, title: str, done: int, total: int | None) -> None:
+        """Shows how far some work outside of training is.
 
         Args:
           title: what is being done.
           done: images.
-          total: of them.
+          total: of them; None where it is not known yet.
         """
         if self._quiet:
             return
@@ -137,7 +137,7 @@ class Console:
             self._bar.show(Work(title, done, total))
         elif now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            self.entry(title, f"{done} of {total}")
+            self.entry(title, f"{done}" if total is None else f"{done} of {total}")
 
     def epoch_done(
         self, *, epoch: int, epochs: int, train: Mapping[str, float], validation: Mapping[str, float]

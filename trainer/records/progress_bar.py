@@ -65,11 +65,12 @@ class Work:
 
     title: str
     done: int
-    total: int
+    total: int | None
 
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         """Draws one line that fits the window of the moment."""
-        yield _line([(self.title, f"{self.done}/{self.total}"), ("", f"{self.done}")], self.done, self.total, options)
+        count = f"{self.done}" if self.total is None else f"{self.done}/{self.total}"
+        yield _line([(self.title, count), ("", f"{self.done}")], self.done, self.total, options)
 
 
 class ProgressBar:
@@ -105,7 +106,7 @@ class ProgressBar:
         self._live.stop()
 
 
-def _line(texts: list[tuple[str, str]], done: int, total: int, options: ConsoleOptions) -> Table:
+def _line(texts: list[tuple[str, str]], done: int, total: int | None, options: ConsoleOptions) -> Table:
     """A bar between the first pair of texts that leaves room for it."""
     room = options.max_width - 3  # Two gaps, and some terminals wrap on writing the last column.
     title, numbers = next((pair for pair in texts if len("".join(pair)) + _SHORTEST_BAR <= room), texts[-1])

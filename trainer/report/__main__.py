@@ -10,6 +10,7 @@ earlier version.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from absl import flags
@@ -18,12 +19,18 @@ from trainer.errors import EXIT_DONE, UserError
 from trainer.program import prepare_storage, start
 from trainer.storage import RunDirectory
 
-_OUTPUT = flags.DEFINE_string(
-    "output", "", "The folder, local or gs://, to make report/ in. Empty: the run directory itself."
-)
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the flags of this program."""
+    flags.DEFINE_string(
+        "output",
+        "",
+        "The folder, local or gs://, to make report/ in. Empty: the run directory itself.",
+        flag_values=flag_values,
+    )
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Makes the page and prints where it is.
 
     Raises:
@@ -32,7 +39,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         raise UserError(f"{len(arguments)} run directories were given: python -m trainer.report takes one.")
     source = RunDirectory(arguments[0], "RUN_DIR")
-    target = RunDirectory(_OUTPUT.value, "--output") if _OUTPUT.value else source
+    target = RunDirectory(flags.FLAGS.output, "--output") if flags.FLAGS.output else source
     prepare_storage([source.path, target.path])
     from trainer.report.write import write_report
 
@@ -41,4 +48,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    start(main)
+    start(main, define_flags)
