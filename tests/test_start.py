@@ -16,7 +16,6 @@ UNUSED = (
     "google.auth",
     "google.cloud",
     "jax",
-    "matplotlib",
     "pandas",
     "tensorflow_datasets",
     "tensorflow_hub",
@@ -25,7 +24,8 @@ UNUSED = (
     "trainer.preflight",
     "trainer.tpu",
 )
-"""What other runs need, or other programs beside TensorFlow; TensorFlow and Keras import none of them by themselves."""
+"""What other runs need, or other programs beside TensorFlow; TensorFlow and Keras import none of them by themselves.
+Keras 3.15 does import matplotlib wherever it is installed."""
 
 TRAIN_AND_LIST_MODULES = """
 import json, sys
