@@ -185,9 +185,9 @@ def test_a_run_goes_on_with_the_batch_that_it_began_with(
     whole = config.with_batch_size(8).model_copy(update={"inject": (), "run_dir": str(tmp_path / "whole")})
     assert run.execute(whole, quiet=True) == EXIT_DONE
     assert differences(variables_of(tmp_path / "whole"), variables_of(tmp_path / "r")) == []
-    mirrored = config.model_copy(update={"strategy": "mirrored", "virtual_devices": 3})
-    with pytest.raises(UserError, match="--batch_size=8 cannot be shared by 3 replicas"):
-        run.execute(mirrored, quiet=True)
+    in_pieces = config.model_copy(update={"accumulation_steps": 3})
+    with pytest.raises(UserError, match="--accumulation_steps=3 does not divide the 8 images"):
+        run.execute(in_pieces, quiet=True)
     other = config.model_copy(update={"epochs": 2})
     with pytest.raises(UserError, match="holds another run: --epochs is 2 here and 1 there. Give"):
         run.execute(other, quiet=True)
