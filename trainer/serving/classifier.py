@@ -118,7 +118,7 @@ def _check_takes_images(serving: Any, model: str) -> None:
     (argument,) = serving.structured_input_signature[1]
     if argument == TextInput.argument:
         raise UserError(
-            f"{model} classifies texts, and this program looks at pictures: give the export of an image run."
+            f"{model} classifies texts, and this program looks at pictures: give the export of a run on images."
         )
 
 
