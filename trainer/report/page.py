@@ -164,8 +164,9 @@ def _tiles(record: RunRecord) -> list[Tile]:
     goodput = status.get("goodput") or {}
     if goodput.get("total"):
         tiles.append(Tile(duration(goodput["total"]), "from the command to the end, all starts"))
-    for kind, export in (status.get("exports") or {}).items():
-        tiles.append(Tile(f"{export['bytes'] / 2**20:.1f} MiB", f"export {kind}{_accuracy_of(export)}"))
+    for form, export in (status.get("exports") or {}).items():
+        if export.get("path"):  # What fell short of --min_accuracy is among the notes.
+            tiles.append(Tile(f"{export['bytes'] / 1e6:.1f} MB", f"{form}{_accuracy_of(export)}"))
     return tiles
 
 
