@@ -41,7 +41,7 @@ from machine import machine
 from trainer.cluster import connect
 from trainer.config import Config
 from trainer.data.images import ImageInput
-from trainer.export import export_model
+from trainer.export.saved_model import export_model
 from trainer.preparation import build, prepare
 from trainer.records.console import Console
 from trainer.serving.classification import BATCH_SIZE, Classified, classified

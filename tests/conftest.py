@@ -65,7 +65,7 @@ def hub_module(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the export out, which has its own tests and takes most of a tiny run's time."""
-    monkeypatch.setattr("trainer.publish.export_model", pretend_to_export)
+    monkeypatch.setattr("trainer.export.publish.export_model", pretend_to_export)
 
 
 @pytest.fixture(autouse=True)

@@ -29,5 +29,5 @@ def status_of(run_dir: Path) -> dict[str, Any]:
 
 
 def pretend_to_export(model: object, names: object, images: object, directory: RunDirectory, beside: object) -> str:
-    """Stands in for `trainer.export.export_model`: makes the folder and no more."""
+    """Stands in for `trainer.export.saved_model.export_model`: makes the folder and no more."""
     return directory.make_folder("export")

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from runs import pretend_to_export, run_task
 
-from trainer import publish, task
+from trainer import task
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER
+from trainer.export import publish
 from trainer.features import fill
 from trainer.features.cache import FeatureCache
 from trainer.storage import RunDirectory

@@ -149,7 +149,7 @@ def test_a_run_that_has_lost_its_directory_writes_no_more(
 
     evaluate = run.Evaluator.__call__
     monkeypatch.setattr(run.Evaluator, "__call__", test_and_lose)
-    monkeypatch.setattr("trainer.publish.export_model", lose)
+    monkeypatch.setattr("trainer.export.publish.export_model", lose)
     if lost_at == "start":
         lease.lost = "taken over by another"
     with pytest.raises(UserError, match="taken over by another"):

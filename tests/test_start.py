@@ -32,7 +32,8 @@ import json, sys
 from trainer import task  # As `python -m trainer.task` does.
 from trainer.startup import import_tensorflow_quietly
 import_tensorflow_quietly()
-from trainer import publish, run
+from trainer.export import publish
+from trainer import run
 from trainer.config import Config
 
 def list_modules(*arguments):

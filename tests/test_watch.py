@@ -41,7 +41,7 @@ class Watched:
 
 
 def test_every_checkpoint_is_judged_as_the_run_judged_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.publish.export_model", pretend_to_export)
+    monkeypatch.setattr("trainer.export.publish.export_model", pretend_to_export)
     run.execute(Config.parse(TINY | {"run_dir": str(tmp_path / "r")}), quiet=True)
     code, said = Watched(tmp_path / "r").watch()
     assert code == EXIT_DONE

@@ -30,7 +30,8 @@ from trainer.data.images import ImageInput
 from trainer.data.source import Source
 from trainer.describe import describe, list_variables, say_result
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
-from trainer.export_tflite import check_convertible
+from trainer.export.publish import is_published, publish, require_accuracy
+from trainer.export.tflite import check_convertible
 from trainer.fitting_batch import (
     naming_fitting_batch,
     naming_full_memory,
@@ -40,7 +41,6 @@ from trainer.fitting_batch import (
 from trainer.lease import Lease
 from trainer.material import facts_of, predictions_of, shown_examples
 from trainer.preparation import Built, Prepared, build, features_once, prepare
-from trainer.publish import is_published, publish, require_accuracy
 from trainer.records.console import Console
 from trainer.records.examples import write_examples
 from trainer.records.goodput import Attempt, Stopwatch

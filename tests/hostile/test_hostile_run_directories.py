@@ -33,7 +33,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose checkpoints are all there and whose end was not noted, so that it is concluded again."""
     folder = tmp_path_factory.mktemp("interrupted") / "r"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("trainer.publish.export_model", pretend_to_export)
+        patched.setattr("trainer.export.publish.export_model", pretend_to_export)
         assert run.execute(config_of(folder), quiet=True) == EXIT_DONE
     status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
     (folder / "status.json").write_text(json.dumps(status | {"state": "running"}), encoding="utf-8")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from trainer import export
 from trainer.cluster import connect
 from trainer.config import Config
+from trainer.export import saved_model
 from trainer.preparation import build, prepare
 from trainer.records.console import Console
 
@@ -18,7 +18,7 @@ def untrained_export(photos: Path, folder: Path, backbone: str = "convnet", imag
     """The export of a classifier of these class folders, with a head as it is before training."""
     config = Config(data=f"folder:{photos}", backbone=backbone, image_size=image_size, batch_size=8)
     prepared = prepare(config, connect(config), Console(quiet=True))
-    export._save_classifier(build(prepared).model, prepared.source.class_names, str(folder))
+    saved_model._save_classifier(build(prepared).model, prepared.source.class_names, str(folder))
     return folder
 
 

@@ -14,22 +14,23 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainer import export_tflite, run
+from trainer import run
 from trainer.cluster import connect
 from trainer.config import Config
 from trainer.data.images import ImageInput
 from trainer.data.sources import open_source
 from trainer.data.splits import split_examples
 from trainer.errors import EXIT_DONE, UserError
-from trainer.export_reload import Probe
-from trainer.export_tflite import TfliteFiles, Yardstick
+from trainer.export import tflite as export_tflite
+from trainer.export.fresh_process import Probe
+from trainer.export.publish import is_published
+from trainer.export.tflite import TfliteFiles, Yardstick
+from trainer.export.tflite_classifier import TfliteClassifier
+from trainer.export.tflite_conversion import image_input_of
 from trainer.features.tflite import quietly
 from trainer.preparation import build, prepare
-from trainer.publish import is_published
 from trainer.records.console import Console
 from trainer.storage import RunDirectory
-from trainer.tflite_check import TfliteClassifier
-from trainer.tflite_conversion import image_input_of
 
 KINDS = ("float16", "int8")
 TINY: dict[str, Any] = {"data": "synthetic:3", "image_size": 8, "epochs": 1, "batch_size": 64}
@@ -265,7 +266,7 @@ class TestNotConvertible:
         assert (tmp_path / "export" / "saved_model.pb").is_file() and not (tmp_path / "export" / "tflite").exists()
         assert status["exports"]["tflite_int8"]["path"] is status["exports"]["tflite_int8"]["bytes"] is None
         without = not_for_tflite.model_copy(update={"run_dir": str(tmp_path), "export": ("saved_model",)})
-        monkeypatch.setattr("trainer.publish.export_model", lambda *_: str(tmp_path / "export"))
+        monkeypatch.setattr("trainer.export.publish.export_model", lambda *_: str(tmp_path / "export"))
         assert run.execute(without, quiet=True) == EXIT_DONE
         assert status_of(tmp_path)["state"] == "done"
 

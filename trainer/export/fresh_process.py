@@ -1,4 +1,4 @@
-"""The fresh process of the parity gate, as the run sees it; `trainer.export_check` is what runs in it.
+"""The fresh process of the parity gate, as the run sees it; `trainer.export.fresh_check` is what runs in it.
 
 It starts before there is anything to load, because importing TensorFlow takes it some seconds, and is asked about each
 part of an export as soon as that is written, while the run writes the next.
@@ -54,7 +54,7 @@ class FreshProcess:
 
     def __init__(self) -> None:
         """Starts it."""
-        package = Path(__file__).resolve().parent
+        package = Path(__file__).resolve().parents[1]
         environment = dict(
             os.environ,
             CUDA_VISIBLE_DEVICES="",
@@ -66,7 +66,7 @@ class FreshProcess:
         # A file, not a pipe: nobody reads it before the end, and a full pipe would stop the process.
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.export_check"],
+            [sys.executable, "-m", "trainer.export.fresh_check"],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -110,7 +110,7 @@ class FreshProcess:
             self._process.stdin.flush()
 
     def answers(self) -> dict[str, NDArray[Any]]:
-        """What it said of all that it was asked about, by the names of `trainer.export_check`.
+        """What it said of all that it was asked about, by the names of `trainer.export.fresh_check`.
 
         Raises:
           ParityError: it failed, and the message ends with what it printed last; or it took too long.

@@ -11,10 +11,10 @@ import tensorflow as tf
 from trainer.cluster import connect
 from trainer.config import Config
 from trainer.data.source import ArraySource
+from trainer.export.tflite_classifier import TfliteClassifier
+from trainer.export.tflite_conversion import converted, in_float32, representative_images
 from trainer.preparation import build, prepare
 from trainer.records.console import Console
-from trainer.tflite_check import TfliteClassifier
-from trainer.tflite_conversion import converted, in_float32, representative_images
 
 TINY: dict[str, Any] = {"data": "synthetic:3", "image_size": 8, "batch_size": 8}
 

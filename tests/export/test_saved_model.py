@@ -17,12 +17,13 @@ import tensorflow as tf
 from PIL import Image
 from processes import assert_gone
 
-from trainer import export, export_reload, run
+from trainer import run
 from trainer.cluster import connect
 from trainer.config import Config
 from trainer.data.images import ImageInput, decode, unit_range
 from trainer.errors import EXIT_DONE
-from trainer.export_reload import FreshProcess, ParityError, Probe
+from trainer.export import fresh_process, saved_model
+from trainer.export.fresh_process import FreshProcess, ParityError, Probe
 from trainer.preparation import build, prepare
 from trainer.records.console import Console
 from trainer.storage import RunDirectory
@@ -154,13 +155,13 @@ class TestGate:
     def test_a_model_that_changes_in_saving_fails_the_run_and_leaves_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        save = export._save_classifier
+        save = saved_model._save_classifier
 
         def save_something_else(model: Any, names: Any, path: str) -> None:
             model.head.kernel.assign(model.head.kernel * 1.001)
             save(model, names, path)
 
-        monkeypatch.setattr(export, "_save_classifier", save_something_else)
+        monkeypatch.setattr(saved_model, "_save_classifier", save_something_else)
         config = Config(data="synthetic:2", epochs=1, batch_size=64, image_size=8, run_dir=str(tmp_path / "r"))
         with pytest.raises(ParityError, match="probabilities of serving_default differ by"):
             run.execute(config, quiet=True)
@@ -186,7 +187,7 @@ class TestGate:
                 fresh.answers()
 
     def test_a_process_that_does_not_answer_is_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(export_reload, "TIMEOUT_SECONDS", 0.1)
+        monkeypatch.setattr(fresh_process, "TIMEOUT_SECONDS", 0.1)
         with FreshProcess() as fresh:
             with pytest.raises(ParityError, match=r"gave no answer in a fresh process within 0\.1 s"):
                 fresh.answers()
@@ -211,10 +212,10 @@ class TestGate:
             answers[f"{signature}/probabilities"] = probe.probabilities
             answers[f"{signature}/class_id"] = [0]
             answers[f"{signature}/label"] = [b"cat"]
-        export.compare(probe, ["cat", "dog"], answers)
+        saved_model.compare(probe, ["cat", "dog"], answers)
         broken = answers | {name: np.array(value) for name, value in change.items()}
         with pytest.raises(ParityError, match=message):
-            export.compare(probe, ["cat", "dog"], broken)
+            saved_model.compare(probe, ["cat", "dog"], broken)
 
 
 def test_an_earlier_export_stands_until_the_new_one_has_passed(
@@ -232,6 +233,6 @@ def test_an_earlier_export_stands_until_the_new_one_has_passed(
     prepared = prepare(config, connect(config), Console(quiet=True))
     model = build(prepared).model
     with pytest.raises(ParityError):
-        export.export_model(model, ["a", "b"], [encodings()["PNG"]], directory)
+        saved_model.export_model(model, ["a", "b"], [encodings()["PNG"]], directory)
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     assert (tmp_path / "export" / "old").exists()

@@ -1,6 +1,6 @@
 """Asks parts of an export about some examples, with TensorFlow and NumPy alone: the other half of the parity gate.
 
-    python -m trainer.export_check
+    python -m trainer.export.fresh_check
 
 Each line of standard input is a question, a JSON object:
 

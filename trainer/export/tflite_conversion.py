@@ -1,4 +1,4 @@
-"""The trained model in TFLite's format, quantized after training; `trainer.export_tflite` says what the files are."""
+"""The trained model in TFLite's format, quantized after training; `trainer.export.tflite` says what the files are."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from trainer.data.images import ImageInput, unit_range
 from trainer.data.splits import limit_per_class
+from trainer.export.tflite_classifier import single_images
 from trainer.features.extractors import Pixels
 from trainer.features.tflite import NotConvertibleError, converted_quietly, quietly
 from trainer.model.classifier import Classifier
 from trainer.preparation import Prepared, build_classifier
-from trainer.tflite_check import single_images
 
 Kind = Literal["float16", "int8"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

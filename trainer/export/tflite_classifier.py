@@ -1,4 +1,4 @@
-"""Runs the TFLite files of `trainer.export_tflite` on the images that they are judged by."""
+"""Runs the TFLite files of `trainer.export.tflite` on the images that they are judged by."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from trainer.data.images import ImageInput
 from trainer.data.order import Share
 from trainer.data.pipeline import evaluation_batches
 from trainer.data.source import Source
-from trainer.export_reload import Probe
+from trainer.export.fresh_process import Probe
 from trainer.features.extractors import Features, Pixels, cosines, extract_all
 from trainer.features.tflite import TfliteExtractor
 from trainer.processors import processors
 
 
 class TfliteClassifier:
-    """A file of `trainer.export_tflite`, run by TFLite's interpreter on the processors of this machine."""
+    """A file of `trainer.export.tflite`, run by TFLite's interpreter on the processors of this machine."""
 
     def __init__(self, content: bytes) -> None:
         """Starts the interpreters.

@@ -4,7 +4,7 @@ export/                 the classifier
   saved_model.pb …      signatures serving_default (encoded images, or texts) and, of images, from_pixels (in [0, 1])
   assets/labels.txt     one class name a line, in the order of the probabilities
   feature_vector/       the backbone alone, a reusable Hub module: the next run's --backbone
-  tflite/               see trainer.export_tflite
+  tflite/               see trainer.export.tflite
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainer.data.texts import build_model_input
-from trainer.export_labels import LABELS, name_labels
-from trainer.export_reload import FreshProcess, ParityError, Probe
+from trainer.export.fresh_process import FreshProcess, ParityError, Probe
+from trainer.export.labels import LABELS, name_labels
 from trainer.model.backbone import Backbone
 from trainer.model.classifier import Classifier
 from trainer.storage import RunDirectory, reading_or_writing
@@ -82,7 +82,7 @@ def compare(expected: Probe, class_names: Sequence[str], actual: dict[str, NDArr
     Args:
       expected: what the model in memory says.
       class_names: in the order of the probabilities.
-      actual: what `trainer.export_check` wrote.
+      actual: what `trainer.export.fresh_check` wrote.
 
     Raises:
       ParityError: any answer differs; the message says which and by how much.

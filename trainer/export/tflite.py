@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 
 from trainer.data.bad_images import naming_bad_images
 from trainer.errors import UserError
-from trainer.export import FOLDER, label_lines
-from trainer.export_reload import Probe
+from trainer.export.fresh_process import Probe
+from trainer.export.saved_model import FOLDER, label_lines
+from trainer.export.tflite_classifier import TfliteClassifier
+from trainer.export.tflite_conversion import KINDS, Kind, converted, image_input_of, in_float32, representative_images
 from trainer.features.extractors import Pixels
 from trainer.features.tflite import NotConvertibleError
 from trainer.model.classifier import Classifier
@@ -34,8 +36,6 @@ from trainer.preparation import Built, Prepared, publishable
 from trainer.records.console import Console
 from trainer.records.status import ExportResult
 from trainer.storage import RunDirectory
-from trainer.tflite_check import TfliteClassifier
-from trainer.tflite_conversion import KINDS, Kind, converted, image_input_of, in_float32, representative_images
 
 TFLITE_FOLDER = f"{FOLDER}/tflite"
 """Where the files are, in a run directory."""

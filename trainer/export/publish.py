@@ -12,13 +12,13 @@ import tensorflow as tf
 
 from trainer.config import Config
 from trainer.errors import UserError
-from trainer.export import FEATURE_VECTOR, FOLDER, export_model
-from trainer.export_tflite import TFLITE_FOLDER, TfliteFiles, Yardstick, file_name, form_of
+from trainer.export.saved_model import FEATURE_VECTOR, FOLDER, export_model
+from trainer.export.tflite import TFLITE_FOLDER, TfliteFiles, Yardstick, file_name, form_of
+from trainer.export.tflite_conversion import KINDS, Kind
 from trainer.preparation import Prepared, publishable
 from trainer.records.status import ExportResult, earlier_exports
 from trainer.session import Session
 from trainer.storage import RunDirectory
-from trainer.tflite_conversion import KINDS, Kind
 from trainer.training.checkpoint import Checkpoint
 from trainer.training.state import restore_weights
 
