@@ -16,6 +16,7 @@ UNUSED = (
     "google.auth",
     "google.cloud",
     "jax",
+    "matplotlib",
     "pandas",
     "tensorflow_datasets",
     "tensorflow_hub",
@@ -24,8 +25,7 @@ UNUSED = (
     "trainer.preflight",
     "trainer.tpu",
 )
-"""What other runs need, or other programs beside TensorFlow; TensorFlow and Keras import none of them by themselves.
-Keras 3.15 does import matplotlib wherever it is installed."""
+"""What other runs need, or other programs beside TensorFlow; TensorFlow and Keras import none of them by themselves."""
 
 TRAIN_AND_LIST_MODULES = """
 import json, sys
