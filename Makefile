@@ -2,6 +2,7 @@
 # make test   formatting, lint, types, tests
 # make test-oldest   the tests of all strategies, on the oldest TensorFlow that is supported
 # make test-long     the whole table of benchmarks/README.md on equivalence, as a test
+# make test-tutorials   every command of every tutorial
 # PYTHON=python3.12 make test chooses the interpreter.
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ OLDEST_VENV := $(VENV)-tensorflow-$(OLDEST_TENSORFLOW)
 # Each imports TensorFlow; the tests of a file stay together, because they share what they train.
 TWO_PROCESSES := -n 2 --dist loadfile
 
-.PHONY: demo test test-oldest test-long lint format clean
+.PHONY: demo test test-oldest test-long test-tutorials lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m trainer.task --strategy=mirrored
@@ -26,6 +27,9 @@ test-oldest: $(OLDEST_VENV)/.installed-test
 
 test-long: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m long
+
+test-tutorials: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m tutorials
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check $(SOURCES)
