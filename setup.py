@@ -24,6 +24,7 @@ COMMON = [
     "jinja2>=3.1",
     "matplotlib>=3.8",
     "numpy>=1.26",
+    "pillow>=10",
     "pydantic>=2.7",
     "rich>=13.7",
     "scikit-learn>=1.4",

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trainer.report.picture_grid import NEUTRAL, RIGHT, WRONG
 from trainer.serving import grid
-from trainer.serving.grid import NEUTRAL, RIGHT, WRONG, Grid, title_of
+from trainer.serving.grid import Grid, title_of
 from trainer.serving.predictions import Prediction
 
 DAISY = Prediction(0, "daisy", 0.981)
@@ -32,7 +33,7 @@ def test_the_folder_tells_the_true_label_whatever_its_unicode_form(tmp_path: Pat
     picture = image_folders.encoded(image_folders.gradient())
     for folder in ("daisy", "gro\u0308\u00dfe", "holiday"):
         found.add(str(tmp_path / folder / "1.png"), picture, DAISY)
-    assert [(title, colour) for _, title, colour in found._pictures] == [
+    assert [(picture.title, picture.color) for picture in found._pictures] == [
         ("daisy 98%", RIGHT),
         ("daisy 98%\n(gr\u00f6\u00dfe)", WRONG),
         ("daisy 98%", NEUTRAL),
