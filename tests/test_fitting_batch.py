@@ -38,7 +38,7 @@ TINY: dict[str, Any] = {
     "image_size": 8,
     "examples_per_class": 64,
     "epochs": 1,
-    "export": False,
+    "export": (),
     "ema_decay": 0.9,
 }
 """128 training images."""
@@ -356,7 +356,7 @@ from trainer import run
 from trainer.config import Config
 from trainer.errors import UserError
 
-fields = {"data": "synthetic:2", "image_size": 32, "examples_per_class": 64, "epochs": 1, "export": False}
+fields = {"data": "synthetic:2", "image_size": 32, "examples_per_class": 64, "epochs": 1, "export": ()}
 answers = []
 for batch in (128, "auto"):
     config = Config.parse({**fields, "batch_size": batch, "run_dir": f"{sys.argv[1]}/{batch}"})

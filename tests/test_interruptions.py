@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
     "dropout": 0.3,
     "ema_decay": 0.9,
     "augment": ("flip",),
-    "export": False,
+    "export": (),
 }
 """24 steps an epoch."""
 

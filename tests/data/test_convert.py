@@ -267,6 +267,8 @@ def test_only_tfds_imports_tensorflow_datasets(photos: Path, tmp_path: Path) -> 
     convert(str(photos), str(tmp_path / "records"))
     program = f"""
 import json, sys
+from trainer.startup import import_tensorflow_quietly
+import_tensorflow_quietly()
 from trainer.config import Config
 from trainer.data.sources import open_source
 for data in ("digits", "folder:{photos}", "tfrecord:{tmp_path}/records"):

@@ -306,7 +306,7 @@ def test_the_program_gives_one_json_object_without_tensorflow(tmp_path: Path) ->
     paths = [write_run(tmp_path / name, answers(9, 1)) for name in "xy"]
     program = (
         "import sys; from trainer import compare; from absl import flags; "
-        f"flags.FLAGS(['', '--json']); code = compare.main({paths!r}); "
+        f"compare.define_flags(flags.FLAGS); flags.FLAGS(['', '--json']); code = compare.main({paths!r}); "
         "print({'tensorflow', 'keras'} & set(sys.modules), file=sys.stderr); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)

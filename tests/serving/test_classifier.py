@@ -95,8 +95,8 @@ def test_the_image_size_is_asked_for_where_the_module_leaves_it_open(tmp_path: P
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [
-        (modules.rank_4, "is no image classification module: it takes .* where float .batch, classes. is expected"),
-        (modules.text_input, "is no image classification module: it takes string .batch."),
+        (modules.rank_4, "is no classification module: it takes .* where float .batch, classes. is expected"),
+        (modules.text_input, "is no classification module for images: it takes string .batch."),
         (modules.no_callable, "is no module"),
     ],
 )
