@@ -67,6 +67,10 @@ def test_a_tree_deeper_than_the_stack_is_gone_through(tmp_path: Path) -> None:
             os.chdir("d")
         Path("1.jpg").write_bytes(b"x")
         found = list(image_files([str(tmp_path)]))
+        os.remove("1.jpg")
+        for _ in range(depth):  # pytest, which would delete it, goes down by recursion.
+            os.chdir("..")
+            os.rmdir("d")
     finally:
         os.fchdir(start)
         os.close(start)
