@@ -71,7 +71,7 @@ def run_page(page: Path, variables: Mapping[str, str], *, update: bool, pictures
 
     Args:
       page: a Markdown file.
-      variables: what its commands use.
+      variables: what its commands use, by name: files and folders, which lie beside the commands under their own names.
       update: whether to write output and pictures.
       pictures: where they go.
 
@@ -80,14 +80,16 @@ def run_page(page: Path, variables: Mapping[str, str], *, update: bool, pictures
     """
     text = page.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="tutorial-") as folder:
+        for path in variables.values():
+            Path(folder, os.path.basename(path)).symlink_to(path)
         outputs = []
         for block in blocks_of(text):
-            outputs.append(_readable(_run(block, folder, variables, page.name), folder, variables))
+            outputs.append(_readable(_run(block, folder, variables, page.name), folder))
             for pattern in block.patterns:
                 if not re.search(pattern, outputs[-1]):
                     raise PageError(f"{page.name}: nothing in the output fits {pattern}:\n{outputs[-1]}")
             for source, name in block.pictures if update else []:
-                _take_picture(Path(folder, source), pictures / name)
+                _take_picture(Path(folder, source), pictures / name, folder)
     if update:
         page.write_text(_with_outputs(text, outputs), encoding="utf-8")
 
@@ -99,7 +101,7 @@ def _run(block: Block, folder: str, variables: Mapping[str, str], page: str) -> 
         ["bash", "-euo", "pipefail", "-c", block.commands],
         cwd=folder,
         env=os.environ
-        | variables
+        | {name: os.path.basename(place) for name, place in variables.items()}
         | {
             "PATH": path,
             "COLUMNS": "100",
@@ -119,16 +121,17 @@ def _run(block: Block, folder: str, variables: Mapping[str, str], page: str) -> 
     return done.stdout
 
 
-def _readable(output: str, folder: str, variables: Mapping[str, str]) -> str:
-    """The output without this machine's folders and without TensorFlow's own log lines."""
+def _readable(output: str, folder: str) -> str:
+    """The output without this machine's folder and without TensorFlow's own log lines."""
     lines = [line for line in output.splitlines() if not re.match(r"[IWEF]\d{4} \d\d:\d\d|WARNING: All log mess", line)]
-    text = "".join(f"{line.rstrip()}\n" for line in lines)
-    for name, path in variables.items():
-        text = text.replace(path, f"${name}")
+    return _without_folder("".join(f"{line.rstrip()}\n" for line in lines), folder)
+
+
+def _without_folder(text: str, folder: str) -> str:
     return text.replace(f"{os.path.realpath(folder)}/", "").replace(f"{folder}/", "")
 
 
-def _take_picture(source: Path, target: Path) -> None:
+def _take_picture(source: Path, target: Path, folder: str) -> None:
     target.parent.mkdir(exist_ok=True)
     if source.suffix != ".html":
         shutil.copyfile(source, target)
@@ -136,9 +139,11 @@ def _take_picture(source: Path, target: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if not chromium:
         raise PageError("Chromium is needed to take a picture of a page: apt-get install chromium.")
+    page = source.with_name("readable.html")
+    page.write_text(_without_folder(source.read_text(encoding="utf-8"), folder), encoding="utf-8")
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,2300"]
     subprocess.run(
-        [chromium, *options, f"--screenshot={target}", source.as_uri()], check=True, capture_output=True, timeout=60
+        [chromium, *options, f"--screenshot={target}", page.as_uri()], check=True, capture_output=True, timeout=60
     )
 
 
