@@ -75,6 +75,10 @@ def say_result(prepared: Prepared, status: Status, console: Console) -> None:
     for form, result in status.exports.items():
         if form != "saved_model" and result.path:
             console.entry("tflite", _told(result))
+
+
+def say_next_steps(prepared: Prepared, console: Console) -> None:
+    """After the built-in sample, tells how it goes with one's own images."""
     if prepared.config.data == "digits" and not prepared.config.uses_hub_module:
         console.note(SAMPLE_NOTE)
 

@@ -28,7 +28,7 @@ from trainer.data.decoded_cache import decode_all
 from trainer.data.file_source import FileSource
 from trainer.data.images import ImageInput
 from trainer.data.source import Source
-from trainer.describe import describe, list_variables, say_result
+from trainer.describe import describe, list_variables, say_next_steps, say_result
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
 from trainer.export.publish import is_published, publish, require_accuracy
 from trainer.export.tflite import check_convertible
@@ -241,6 +241,7 @@ def _tell_the_story(session: Session) -> None:
         say_result(prepared, session.status, session.console)
         if prepared.config.report:
             make_report(session.run, session.console)
+        say_next_steps(prepared, session.console)
     cluster.barrier()  # A worker that left earlier would look like one that was lost.
 
 
