@@ -27,7 +27,7 @@ echo "$PHOTOS"; pwd
 ```text
 what it said before
 ```
-<!-- shows: PHOTOS -->
+<!-- shows: photos -->
 <!-- picture: a.png -> b.png -->
 
 ```sh
@@ -67,19 +67,19 @@ def test_the_commands_of_a_page_are_ones_that_there_are(page: Path) -> None:
 
 def test_a_page_is_taken_apart_and_only_its_outputs_change(tmp_path: Path) -> None:
     shown, silent = blocks_of(PAGE)
-    assert shown == Block('echo "$PHOTOS"; pwd\n', "what it said before\n", ["PHOTOS"], [("a.png", "b.png")])
+    assert shown == Block('echo "$PHOTOS"; pwd\n', "what it said before\n", ["photos"], [("a.png", "b.png")])
     assert silent == Block("true\n", None, [], [])
     page = tmp_path / "page.md"
     page.write_text(PAGE.replace("<!-- picture: a.png -> b.png -->\n", ""))
     run_page(page, {"PHOTOS": "/some/photos"}, update=True, pictures=tmp_path)
     changed = page.read_text()
-    assert "```text\n$PHOTOS\n" in changed and "what it said before" not in changed
+    assert "```text\nphotos\n" in changed and "what it said before" not in changed
     assert changed.startswith("Some words.") and changed.endswith('```python\nnot = "run"\n```\n')
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
-    [("shows: PHOTOS", "shows: nowhere", "nothing in the output fits nowhere"), ("true\n", "exit 3\n", "exit code 3")],
+    [("shows: photos", "shows: nowhere", "nothing in the output fits nowhere"), ("true\n", "exit 3\n", "exit code 3")],
 )
 def test_a_page_that_promises_too_much_fails(tmp_path: Path, old: str, new: str, message: str) -> None:
     page = tmp_path / "page.md"

@@ -251,6 +251,7 @@ def test_the_page_asks_no_server_and_draws_every_interval(tmp_path: Path) -> Non
     assert 'cx="248.9"' in page and "from 55 % to 100 %" in page
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_export")
 def test_two_published_modules_on_real_photos(
     tmp_path: Path, flower_photos: Path, hub_module: Callable[[str], Path]

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from fakes.certificates import make_certificate
+from fakes.gcs import TLS_HOSTS, serving, tensorflow_environment
+from made_runs import made_run
 
 from trainer.config import Config
 from trainer.config_flags import command_line
@@ -17,6 +23,8 @@ from trainer.report.run_record import RunRecord
 from trainer.report.write import write_report
 from trainer.run import execute
 from trainer.storage import RunDirectory
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +119,38 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
     line = '{"split": "train", "step": 1, "epoch": 1, "loss": null, "accuracy": 0.5, "learning_rate": 0.1}\n'
     run.write_text("metrics.jsonl", line + line[:20])
     assert RunRecord.read(run).train.steps.tolist() == [1]
+
+
+def _report(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "trainer.report", *arguments]
+    settings = {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=60)
+
+
+def test_the_program_makes_the_page_of_a_run_on_a_bucket(tmp_path: Path) -> None:
+    made_run(tmp_path / "run", ["cat", "dog"], interrupted=True)
+    authority, certificate = make_certificate(tmp_path, TLS_HOSTS)
+    with serving(certificate) as server:
+        bucket = server.bucket("runs")
+        for file in (path for path in (tmp_path / "run").rglob("*") if path.is_file()):
+            bucket.put(f"made/{file.relative_to(tmp_path)}", file.read_bytes())
+        done = _report("gs://runs/made/run", **tensorflow_environment(server, authority))
+    assert (done.returncode, done.stdout) == (0, "gs://runs/made/run/report/index.html\n"), done.stderr
+    page = bucket.contents["made/run/report/index.html"].decode()
+    assert "stands at step 150 of 300: SIGTERM came" in page and "interrupted" in page
+    assert {"loss-per-step.png", "time.png"} <= {name.rsplit("/", 1)[-1] for name in bucket.contents}
+
+
+def test_the_program_writes_elsewhere_and_says_what_is_wrong(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", ["cat", "dog"])
+    done = _report(run.path, f"--output={tmp_path}/elsewhere")
+    assert done.stdout == f"{tmp_path}/elsewhere/report/index.html\n", done.stderr
+    assert not run.exists("report", "index.html")
+    for arguments, sentence in [
+        ([], "0 run directories were given"),
+        ([run.path, run.path], "2 run directories were given"),
+        ([str(tmp_path)], "is no run directory"),
+        ([run.path, "--outptu=x"], "Did you mean: output?"),
+    ]:
+        failed = _report(*arguments)
+        assert failed.returncode == 2 and sentence in failed.stderr and "Traceback" not in failed.stderr

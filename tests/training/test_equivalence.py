@@ -27,8 +27,6 @@ IN_EVERY_SUITE = [
     ("all with adamw", "2 processes x 2 of 2"),
     ("groups", "2 processes x 2 of 2"),
     ("mixed images", "2 processes x 2 of 2"),
-    ("frozen module", "2 of 4"),
-    ("fine-tuned module", "2 of 4"),
 ]
 """A sample of the matrix; all of it takes a quarter of an hour."""
 
