@@ -67,7 +67,7 @@ def exported(module: str, photos: str, run: RunDirectory) -> tuple[str, ImageInp
     prepared = prepare(config, connect(config), Console(quiet=True))
     model = build(prepared).model
     probe = [Path(next(image_files([photos])).path).read_bytes()]
-    return export_model(model, prepared.source.class_names, probe, run), model.image_input
+    return export_model(model, prepared.source.class_names, probe, run), model.model_input
 
 
 def classify_folder(classifier: ImageClassifier, photos: str, images: int) -> np.ndarray:
