@@ -12,7 +12,7 @@ SOURCES := trainer launch tests benchmarks tutorials setup.py
 OLDEST_TENSORFLOW := 2.20
 OLDEST_VENV := $(VENV)-tensorflow-$(OLDEST_TENSORFLOW)
 # Each imports TensorFlow; the tests of a file stay together, because they share what they train.
-TWO_PROCESSES := -n 2 --dist loadfile
+TWO_PROCESSES := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-oldest test-long test-tutorials lint format clean
 

@@ -18,6 +18,9 @@ from runs import pretend_to_export
 
 VIRTUAL_DEVICES = 4
 
+STARTED_FIRST = ("test_workers.py", "test_kills.py", "test_watch.py", "test_equivalence.py", "test_real_module.py")
+"""Files of few tests that take long: begun last, they would leave one of two processes without work."""
+
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * VIRTUAL_DEVICES
 )
@@ -75,3 +78,8 @@ def _no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """Leaves the page out of whole runs, where it takes two seconds each; tests that are marked `report` make it."""
     if not request.node.get_closest_marker("report"):
         monkeypatch.setattr("trainer.run.make_report", lambda run, console: None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files that take longest first; the order within a file stays."""
+    items.sort(key=lambda item: item.path.name not in STARTED_FIRST)
