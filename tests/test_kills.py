@@ -22,8 +22,10 @@ def test_a_run_that_is_killed_while_it_writes_a_checkpoint_ends_like_an_undistur
         matrix = kinds["frozen, cached, local"]
         matrix.run_undisturbed()
         assert {"features", "train", "evaluate", "export", "write checkpoint", "write metrics"} <= matrix.phases.keys()
-        kill = matrix.draw(random.Random(0), "write checkpoint")
-        result = matrix.killed(0, kill)
+        for attempt in range(3):  # How many checkpoints a run writes depends on the disk: the one drawn may not come.
+            result = matrix.killed(attempt, matrix.draw(random.Random(attempt), "write checkpoint"))
+            if result.killed:
+                break
     assert result.killed and result.starts == 1
     assert result.wrong == []
 
