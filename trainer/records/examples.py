@@ -48,6 +48,11 @@ class ShownExample:
     media_type: str
 
     @property
+    def is_text(self) -> bool:
+        """Whether it is a text and not a picture."""
+        return self.media_type == "text/plain"
+
+    @property
     def right(self) -> bool:
         """Whether the prediction is the label."""
         return self.prediction == self.label

@@ -23,7 +23,6 @@ from trainer.terminal import printable
 
 INK, MUTED, GRID, SURFACE = "#1c2127", "#5d6773", "#e3e6ea", "#fefefd"
 TRAIN, VALIDATION, TEST = "#2a6db5", "#c8620e", "#7a52b8"
-RIGHT, WRONG = "#1a7f37", "#c4262e"
 PHASE_COLORS = ("#2a6db6", "#c8620f", "#7a52b9", "#3b8f7b", "#b58a00", "#a5446f", "#6b7680", "#8fb3d9", "#c4262f")
 """Each differs by a bit from its twin above, so that every color has one variable."""
 
@@ -35,8 +34,6 @@ _VARIABLES = {
     TRAIN: "train",
     VALIDATION: "validation",
     TEST: "test",
-    RIGHT: "right",
-    WRONG: "wrong",
 } | {color: f"phase-{number}" for number, color in enumerate(PHASE_COLORS)}
 
 WIDTH = 4.6

@@ -101,7 +101,7 @@ def run_page(record: RunRecord, results: Results, charts: Sequence[Chart], momen
         "tiles": _tiles(record),
         "curves": [by_name[name] for name in curves if name in by_name],
         "judged": _judged(results, by_name),
-        "has_pictures": any(example.media_type != "text/plain" for example in record.examples),
+        "has_pictures": not all(example.is_text for example in record.examples),
         "examples": [_picture(example) for example in record.examples],
         "inventory": [by_name[name] for name in inventory if name in by_name],
         "model_rows": _model_rows(record),
@@ -190,7 +190,6 @@ def _judged(results: Results, charts: dict[str, Chart]) -> dict[str, Any] | None
 
 
 def _picture(example: ShownExample) -> Picture:
-    is_text = example.media_type == "text/plain"
     encoded = base64.b64encode(example.content).decode()
     return Picture(
         key=example.key,
@@ -199,7 +198,7 @@ def _picture(example: ShownExample) -> Picture:
         confidence=f"{100 * example.confidence:.0f} %",
         tiny=example.media_type == "image/png",
         data_url=f"data:{example.media_type};base64,{encoded}",
-        text=example.content.decode(errors="replace") if is_text else None,
+        text=example.content.decode(errors="replace") if example.is_text else None,
     )
 
 

@@ -45,7 +45,7 @@ def write_report(source: RunDirectory, target: RunDirectory, moment: str) -> str
         charts = list(_charts(record, results))
     for chart in charts:
         target.write_bytes(f"{FOLDER}/{PLOTS}/{chart.name}.png", chart.png)
-    pictures = [example for example in record.examples if example.media_type != "text/plain"]
+    pictures = [example for example in record.examples if not example.is_text]
     if pictures:
         target.write_bytes(f"{FOLDER}/{PLOTS}/predictions.png", predictions_png(pictures))
     numbers = json.dumps(results_json(record, results), indent=1, ensure_ascii=False)
