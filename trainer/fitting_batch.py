@@ -23,7 +23,7 @@ from trainer.training.resume import config_of_run
 from trainer.wording import counted, first_line
 
 MOST_ON_CPU = 256
-"""Images of a batch that is found on CPUs: there a larger one only makes steps longer."""
+"""Images of a batch that is found on CPUs, whose memory other programs need too."""
 
 MOST = 2**20
 """Images of any batch; see `--batch_size`."""
