@@ -1,0 +1,250 @@
+"""One authorised way to Google's REST APIs: retries, pages, other endpoints, and creation that happens once.
+
+Credentials are those of Google's own libraries (`gcloud auth application-default login`, a service account's key, the
+machine's own). Where an API is asked can be changed by the variables that gcloud has for it,
+`CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM` and so on, as private access to Google's APIs needs.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from launch.service import ApiRequest
+from trainer.errors import UserError
+from trainer.wording import first_line
+
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
+RETRIED = (408, 429, 500, 502, 503, 504)
+"""Answers after which a request may be sent again (AIP-194 and Cloud Storage's documentation, 2026-11)."""
+
+ATTEMPTS = 6
+"""How often a request is sent at most."""
+
+_ENDPOINTS = {
+    "aiplatform": "https://{location}-aiplatform.googleapis.com/",
+    "storage": "https://storage.googleapis.com/",
+}
+"""The APIs whose host is not simply NAME.googleapis.com (2026-11)."""
+
+_REQUEST_SECONDS = (10.0, 60.0)
+"""What connecting and each part of an answer may take."""
+
+_LONGEST_PAUSE = 20.0
+
+
+class ApiError(Exception):
+    """An API refused, or did not answer.
+
+    Attributes:
+      status: of HTTP; 0 where there was no answer.
+      reason: Google's word, such as "PERMISSION_DENIED", or "".
+      message: what it said.
+      request: which request.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, request: ApiRequest) -> None:
+        super().__init__(f"{request.api} answers {status or 'nothing'} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.request = request
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may fare better a little later."""
+        return self.status == 0 or self.status in RETRIED
+
+
+class Session(Protocol):
+    """The part of `requests.Session` that is used."""
+
+    def request(self, method: str, url: str, **options: Any) -> Any:
+        """Sends one request."""
+
+
+class GoogleApi:
+    """Asks Google's APIs."""
+
+    def __init__(
+        self,
+        session: Session,
+        environment: Mapping[str, str],
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """Sends nothing yet.
+
+        Args:
+          session: authorises what it sends; `authorized_session` gives one.
+          environment: see the module's head.
+          sleep: pauses between attempts.
+          jitter: gives numbers in [0, 1), by which pauses differ.
+        """
+        self._session = session
+        self._environment = environment
+        self._sleep = sleep
+        self._jitter = jitter
+
+    def send(self, request: ApiRequest, *, attempts: int = ATTEMPTS) -> dict[str, Any]:
+        """Sends a request, again if need be, and gives the answer's JSON.
+
+        Args:
+          request: one that does no harm when it is carried out twice, unless `attempts` is 1.
+          attempts: how often at most.
+
+        Raises:
+          ApiError: it was refused, or all attempts failed.
+        """
+        for attempt in range(1, attempts + 1):
+            try:
+                return self._send_once(request)
+            except ApiError as error:
+                if not error.passes or attempt == attempts:
+                    raise
+                self._sleep(self._pause(attempt))
+        raise AssertionError("the last attempt returns or raises")
+
+    def pages(self, request: ApiRequest, key: str) -> Iterator[dict[str, Any]]:
+        """The elements of a list that comes in pages, each page when it is asked for.
+
+        Args:
+          request: of the first page.
+          key: of the elements in an answer.
+
+        Raises:
+          ApiError: as `send`; also where a page names one that was there before as the next.
+        """
+        seen = {""}
+        token = ""
+        while True:
+            answer = self.send(_of_page(request, token))
+            yield from answer.get(key, [])
+            token = answer.get("nextPageToken", "")
+            if not token:
+                return
+            if token in seen:
+                raise ApiError(0, "", "its list goes round in circles", request)
+            seen.add(token)
+
+    def create_once(self, request: ApiRequest, find: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
+        """Creates something, exactly once, though answers get lost.
+
+        Args:
+          request: creates it.
+          find: looks up what that request would have made, by something that no other request has.
+
+        Returns:
+          What the API says of it, or what `find` found.
+
+        Raises:
+          ApiError: it was refused; or all attempts failed, and `find` found nothing after the last.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._send_once(request)
+            except ApiError as error:
+                if not error.passes and error.reason != "ALREADY_EXISTS":
+                    raise
+                self._sleep(self._pause(attempt))
+                found = find()
+                if found is not None:
+                    return found
+                if attempt == ATTEMPTS or not error.passes:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def url(self, request: ApiRequest) -> str:
+        """Where a request goes.
+
+        Raises:
+          UserError: the endpoint that the environment names would get the credentials over an open line.
+        """
+        variable = f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{request.api.upper()}"
+        base = self._environment.get(variable, "")
+        if base:
+            parts = urlsplit(base)
+            if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+                raise UserError(f"{variable}={base}: must begin with https://, since credentials are sent there.")
+        else:
+            location = re.search(r"/locations/([a-z0-9-]+)", request.path)
+            base = _ENDPOINTS.get(request.api, "https://{api}.googleapis.com/").format(
+                api=request.api, location=location[1] if location else "us-central1"
+            )
+        return f"{base.rstrip('/')}/{request.path}"
+
+    def _send_once(self, request: ApiRequest) -> dict[str, Any]:
+        from google.auth import exceptions as auth_errors
+        from requests import exceptions as request_errors
+
+        try:
+            answer = self._session.request(
+                request.method,
+                self.url(request),
+                params=dict(request.query),
+                json=None if request.body is None else dict(request.body),
+                timeout=_REQUEST_SECONDS,
+                allow_redirects=False,
+            )
+        except auth_errors.RefreshError as error:
+            raise ApiError(401, "UNAUTHENTICATED", first_line(error), request) from error
+        except (request_errors.RequestException, auth_errors.TransportError, OSError) as error:
+            raise ApiError(0, "", first_line(error), request) from error
+        if answer.status_code >= 300:
+            raise _refusal(answer, request)
+        if not answer.content:
+            return {}
+        try:
+            parsed = answer.json()
+        except ValueError as error:
+            raise ApiError(0, "", "its answer is no JSON", request) from error
+        if not isinstance(parsed, dict):
+            raise ApiError(0, "", "its answer is no JSON object", request)
+        return parsed
+
+    def _pause(self, attempt: int) -> float:
+        """Seconds: about 1, 2, 4, ..., each shorter by up to a half, so that many clients do not come back together."""
+        return min(2.0 ** (attempt - 1), _LONGEST_PAUSE) * (1 - self._jitter() / 2)
+
+
+def authorized_session(environment: Mapping[str, str]) -> Session:
+    """A session with the credentials of this machine.
+
+    Args:
+      environment: of this process, which Google's library reads by itself; named in what is said of a failure.
+
+    Raises:
+      UserError: there are none, or they cannot be used.
+    """
+    import google.auth
+    from google.auth import exceptions as auth_errors
+    from google.auth.transport.requests import AuthorizedSession
+
+    key = environment.get("GOOGLE_APPLICATION_CREDENTIALS", "")
+    way_out = "run `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS name a key's file"
+    try:
+        credentials, _ = google.auth.default(scopes=[SCOPE])
+    except auth_errors.DefaultCredentialsError:
+        what = f"GOOGLE_APPLICATION_CREDENTIALS={key} cannot be used" if key else "There are no Google credentials here"
+        raise UserError(f"{what}: {way_out}.") from None
+    return AuthorizedSession(credentials, max_refresh_attempts=1)
+
+
+def _of_page(request: ApiRequest, token: str) -> ApiRequest:
+    return replace(request, query={**request.query, "pageToken": token}) if token else request
+
+
+def _refusal(answer: Any, request: ApiRequest) -> ApiError:
+    """What an answer that is none says."""
+    try:
+        error = answer.json()["error"]
+        return ApiError(answer.status_code, str(error.get("status", "")), str(error.get("message", "")), request)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ApiError(answer.status_code, "", str(answer.reason or "no reason given"), request)
