@@ -138,13 +138,30 @@ class ReplicaProgram:
         Raises:
           LoweringError: there is no such form.
         """
+        return str(self._lowered("hlo"))
+
+    @cached_property
+    def hlo_proto(self) -> bytes:
+        """The same as a serialized HloModuleProto, which is what compilers take.
+
+        Raises:
+          LoweringError: there is no such form.
+        """
+        return bytes(self._lowered("hlo_serialized"))
+
+    def _lowered(self, stage: str) -> Any:
         specs = [tf.TensorSpec(entry.spec.shape, entry.spec.dtype) for entry in self.inputs]
-        lowered = tf.function(self._as_function(), jit_compile=True, input_signature=specs, autograph=False)
         try:
             # "CPU" says for which of this machine's devices to lower: a TensorFlow without a TPU has no other word.
-            return str(lowered.experimental_get_compiler_ir(*specs)(stage="hlo", platform_name="CPU"))
+            return self.on_cpu.experimental_get_compiler_ir(*specs)(stage=stage, platform_name="CPU")
         except (ValueError, TypeError, NotImplementedError, tf.errors.OpError) as error:
             raise LoweringError(str(error), _blamed(str(error))) from error
+
+    @cached_property
+    def on_cpu(self) -> Any:
+        """The program as a function of its inputs, compiled by XLA. It runs here only where there is one replica."""
+        specs = [tf.TensorSpec(entry.spec.shape, entry.spec.dtype) for entry in self.inputs]
+        return tf.function(self._as_function(), jit_compile=True, input_signature=specs, autograph=False)
 
     @property
     def all_reduces(self) -> list[AllReduce]:
