@@ -1,6 +1,7 @@
-"""What Vertex AI would refuse of a job, or would do otherwise than meant. `launch.hardware` has refused machines that do not exist.
+"""What Vertex AI would refuse of a job, or would do otherwise than meant. Pure, and offline.
 
-Rules are Google's documentation's, as of 2026-11; "training" stands for https://docs.cloud.google.com/vertex-ai/docs/training.
+Machines that do not exist never get so far (`launch.hardware`). Rules are Google's documentation's, as of 2026-11;
+"training" stands for https://docs.cloud.google.com/vertex-ai/docs/training.
 """
 
 from __future__ import annotations
@@ -8,14 +9,11 @@ from __future__ import annotations
 import re
 
 from launch.job import Job
-from launch.job_problems import batch_problems, image_problems, label_problems, name_problems, run_dir_problems
+from launch.job_options import MOST_RUN_HOURS, described, fitting_strategies
+from launch.job_problems import problems_anywhere
 from trainer.wording import counted
 
-_LONGEST_RUN_HOURS = 7 * 24
-"""Of jobs that wait for their machines (training/schedule-jobs-dws). For others the same number is the default, and no
-page tells of a longer time that would be kept, so that it is refused for all."""
-
-_FLEX_START_GPUS = ("l4", "a100", "h100", "h200", "b200")
+_FLEX_START_GPUS = ("l4", "a100", "h100", "h200")
 """What our names of the GPUs begin with that can be waited for (training/schedule-jobs-dws)."""
 
 _NETWORK = re.compile(r"projects/[0-9]+/global/networks/[a-z0-9-]+")
@@ -34,65 +32,44 @@ def problems(job: Job) -> list[str]:
       job: for Vertex AI.
     """
     return [
-        *name_problems(job),
-        *label_problems(job),
-        *run_dir_problems(job),
-        *image_problems(job, job.location),
-        *_strategy_problems(job),
-        *batch_problems(job),
+        *problems_anywhere(job, job.location),
+        *_device_problems(job),
         *_scheduling_problems(job),
         *_account_problems(job),
     ]
 
 
-def _strategy_problems(job: Job) -> list[str]:
-    """Whether the strategy uses every device that is paid for, and can be had on these machines."""
-    hardware, strategy = job.hardware, job.config.strategy
-    given = f"--strategy={strategy}"
-    if hardware.is_tpu:
-        return _tpu_problems(job)
-    if strategy == "tpu":
-        return [
-            f"{given} needs a TPU, and the machines have none: choose --accelerator=v5litepod-8 or another strategy."
-        ]
-    if job.config.virtual_devices and hardware.accelerator:
-        return [
-            f"--virtual_devices={job.config.virtual_devices} computes on the CPU and leaves the {hardware.accelerator} "
-            "unused: leave it out."
-        ]
-    if hardware.workers > 1 and strategy != "multi_worker":
-        return [f"{given} has each of {hardware.workers} workers train by itself: take --strategy=multi_worker."]
-    if hardware.workers == 1 and strategy == "multi_worker":
-        return [f"{given} needs several workers: give --workers=2 or more, or take --strategy=mirrored."]
-    if hardware.count > 1 and strategy == "default":
-        return [f"{given} uses one of {hardware.count} GPUs: take --strategy=mirrored."]
-    return []
+def _device_problems(job: Job) -> list[str]:
+    """Whether the trainer uses every device that is paid for.
 
-
-def _tpu_problems(job: Job) -> list[str]:
-    """Several hosts need a server of TensorFlow on each, which a custom job of our image has no way to start.
-
+    On each host of a TPU slice a server of TensorFlow has to run, which a custom job of our image has no way to start.
     Vertex has base images for that (training/training-with-tpu-vm), of TensorFlow versions that are too old for us.
     """
-    name = job.hardware.accelerator
     found = []
-    if job.config.strategy != "tpu":
-        found.append(f"--strategy={job.config.strategy} leaves the TPU of {name} unused: take --strategy=tpu.")
-    elif job.config.tpu != "local":
-        found.append(f"--tpu={job.config.tpu}: on Vertex AI the TPU is the worker's own; leave --tpu out.")
-    if job.hardware.workers > 1:
+    hardware = job.hardware
+    fitting = fitting_strategies(hardware)
+    if job.config.strategy not in fitting:
         found.append(
-            f"--accelerator={name} has {counted(job.hardware.workers, 'host')}, and on Vertex AI the trainer runs on one: take a "
-            "slice of one host such as v5litepod-8, or submit tpu-vm."
+            f"--strategy={job.config.strategy} does not use {described(hardware)}: take --strategy={fitting[0]}."
+        )
+    if hardware.is_tpu and hardware.workers > 1:
+        found.append(
+            f"--accelerator={hardware.accelerator} has {counted(hardware.workers, 'host')}, and on Vertex AI the "
+            "trainer runs on one: take a slice of one host, such as v5litepod-8, or submit tpu-vm."
         )
     return found
 
 
 def _scheduling_problems(job: Job) -> list[str]:
+    """Times, and how the machines are come by.
+
+    A week is the most for jobs that wait for their machines (training/schedule-jobs-dws). For others it is the default,
+    and no page tells of a longer time that would be kept, so that more is refused for all.
+    """
     found = []
-    if not 0 < job.max_run_hours <= _LONGEST_RUN_HOURS:
+    if not 0 < job.max_run_hours <= MOST_RUN_HOURS:
         found.append(
-            f"--max_run_hours={job.max_run_hours:g}: must be above 0 and at most {_LONGEST_RUN_HOURS}; a longer run "
+            f"--max_run_hours={job.max_run_hours:g}: must be above 0 and at most {MOST_RUN_HOURS:g}; a longer run "
             "goes on when it is submitted again with the same --run_dir."
         )
     if job.provisioning == "reserved":
@@ -105,8 +82,8 @@ def _scheduling_problems(job: Job) -> list[str]:
             )
     elif job.max_wait_hours:
         found.append(
-            f"--max_wait_hours={job.max_wait_hours:g} has no effect with --provisioning={job.provisioning}: leave it out, "
-            "or take flex-start."
+            f"--max_wait_hours={job.max_wait_hours:g} has no effect with --provisioning={job.provisioning}: leave "
+            "it out, or take flex-start."
         )
     return found
 

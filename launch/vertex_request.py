@@ -2,7 +2,8 @@
 
 Pure: what is made here is what `plan` prints and what `submit` sends. The fields are those of CustomJob (v1) as
 google-cloud-aiplatform 2.7 and gcloud 528 have them; what they mean is said at
-https://docs.cloud.google.com/vertex-ai/docs/training (as of 2026-11). `launch.vertex_problems` says what the service would refuse.
+https://docs.cloud.google.com/vertex-ai/docs/training (as of 2026-11). What the service would refuse is said by
+`launch.vertex_problems`.
 """
 
 from __future__ import annotations
