@@ -153,7 +153,7 @@ def command_line(config: Config) -> str:
     return " ".join(["python -m trainer.task", *map(shlex.quote, given)])
 
 
-_ABOUT_ONE_START = ("run_dir", "resume", "inject", "inject_on_tpu", "max_minutes")
+_ABOUT_ONE_START = ("run_dir", "run_dir_layout", "resume", "inject", "inject_on_tpu", "max_minutes")
 """What whoever repeats a run does not want repeated."""
 
 
