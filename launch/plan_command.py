@@ -4,8 +4,8 @@
     python -m launch plan tpu-vm --accelerator=v5litepod-8 --zone=us-west4-a -- --data=tfds:tf_flowers --run_dir=gs://b/r
 
 The request as JSON, gcloud's command that sends the same, the image, the trainer's command, what an hour costs, and
-every problem that can be seen from here: without the network and without credentials. What stands behind -- are flags of
-`python -m trainer.task`. The exit code is 2 when there is a problem, otherwise 0.
+every problem that can be seen from here: without the network and without credentials. What stands behind -- are flags
+of `python -m trainer.task`. The exit code is 2 when there is a problem, otherwise 0.
 """
 
 from __future__ import annotations

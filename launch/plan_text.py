@@ -40,7 +40,7 @@ def request_text(request: ApiRequest) -> str:
     """A request as it is sent, without its credentials."""
     query = "&".join(f"{name}={value}" for name, value in request.query.items())
     body = "" if request.body is None else f"\n{json.dumps(request.body, indent=2)}"
-    return f"{request.method} {endpoint(request)}{f'?{query}' if query else ''}{body}"
+    return f"{request.method} {endpoint(request, {})}{f'?{query}' if query else ''}{body}"
 
 
 def price_text(price: Price, max_run_hours: float) -> list[str]:

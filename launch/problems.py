@@ -25,8 +25,8 @@ def problems(job: Job) -> list[str]:
         found.append(f"--tpu={job.config.tpu} is set by the job itself: leave it out.")
     if job.config.max_minutes > job.max_run_hours * 60:
         found.append(
-            f"--max_minutes={job.config.max_minutes:g} is more than --max_run_hours={job.max_run_hours:g}: the job would "
-            "be ended before it saves; give one that is shorter."
+            f"--max_minutes={job.config.max_minutes:g} is more than --max_run_hours={job.max_run_hours:g}: the job "
+            "would be ended before it saves; give one that is shorter."
         )
     return found
 

@@ -125,6 +125,9 @@ class Service(Protocol):
           ApiError: it was refused, or nobody knows whether it was made.
         """
 
+    def find(self, project: str, location: str, submission: str) -> JobStatus | None:
+        """The job that a submission made; None if it made none."""
+
     def get(self, resource: str) -> JobStatus:
         """One job.
 
