@@ -16,7 +16,7 @@ _MOST_LABELS = 64
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 """Of one resource (https://cloud.google.com/resource-manager/docs/labels-overview, as of 2026-11). International
-letters, which Google takes too, are refused: --labels of gcloud and filters would need them escaped."""
+letters, which Google takes too, are refused: gcloud and filters would need them escaped."""
 
 _BUCKET_FOLDER = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](?:/.*)?")
 """A bucket's name by its letters and length (https://cloud.google.com/storage/docs/buckets#naming, as of 2026-11)."""
@@ -44,16 +44,16 @@ def label_problems(job: Job) -> list[str]:
     problems = []
     for key, value in job.labels.items():
         if key in _OWN_LABELS:
-            problems.append(f"--labels={key}={value}: launch sets {key} itself; take another key.")
+            problems.append(f"--label={key}={value}: launch sets {key} itself; take another key.")
         elif not (_LABEL_KEY.fullmatch(key) and _LABEL_VALUE.fullmatch(value)):
             problems.append(
-                f"--labels={key}={value}: keys and values are small letters, digits, underscores and dashes, 63 at "
+                f"--label={key}={value}: keys and values are small letters, digits, underscores and dashes, 63 at "
                 "most, and a key begins with a letter; change this one."
             )
     most = _MOST_LABELS - len(_OWN_LABELS)
     if len(job.labels) > most:
         problems.append(
-            f"--labels has {len(job.labels)} labels, and {most} is the most beside launch's own: leave out some."
+            f"--label is given {len(job.labels)} times, and {most} is the most beside launch's own: leave out some."
         )
     return problems
 
@@ -62,6 +62,8 @@ def run_dir_problems(job: Job) -> list[str]:
     """Whether what the run leaves behind outlives its machines."""
     if _BUCKET_FOLDER.fullmatch(job.run_dir):
         return []
+    if not job.run_dir:
+        return ["No --run_dir is given, and the machines' own disks go with them: add --run_dir=gs://BUCKET/FOLDER."]
     return [
         f"--run_dir={job.run_dir}: the machines' own disks go with them; give a folder of a bucket, as in "
         "--run_dir=gs://BUCKET/runs/flowers."
@@ -104,3 +106,58 @@ def batch_problems(job: Job) -> list[str]:
     if job.config.batch_size % replicas(job) == 0:
         return []
     return [f"{batch_size_problem(job.config.batch_size, replicas(job))}."]
+
+
+def unreachable_problems(job: Job) -> list[str]:
+    """Whether the run needs files of this machine, which the job's machines do not have."""
+    config = job.config
+    spec = config.data_spec
+    places = {
+        "data": spec.argument if spec.kind in ("folder", "tfrecord", "csv") else "",
+        "backbone": config.backbone if config.uses_hub_module else "",
+        "data_dir": config.data_dir,
+        "init_from": config.init_from,
+        "resume": "" if config.resume in ("auto", "never") else config.resume,
+    }
+    return [
+        f"--{flag}={getattr(config, flag)} is on this machine, and the job runs on others: copy it with "
+        f"`gcloud storage cp --recursive {path} gs://BUCKET/` and give that place."
+        for flag, path in places.items()
+        if path and not re.match(r"(gs|https?)://", path)
+    ]
+
+
+def flag_problems(job: Job) -> list[str]:
+    """Whether the trainer is told what only makes sense on a machine that one sits at."""
+    problems = []
+    config = job.config
+    if config.strategy == "tpu" and config.tpu != "local":
+        problems.append(f"--tpu={config.tpu} is set by the job itself: leave it out.")
+    if config.virtual_devices:
+        problems.append(
+            f"--virtual_devices={config.virtual_devices} is for trying things on this machine: leave it out of a job."
+        )
+    if config.max_minutes > job.max_run_hours * 60:
+        problems.append(
+            f"--max_minutes={config.max_minutes:g} is more than --max_run_hours={job.max_run_hours:g}: the job "
+            "would be ended before it saves; give one that is shorter."
+        )
+    return problems
+
+
+def problems_anywhere(job: Job, region: str) -> list[str]:
+    """All of the above.
+
+    Args:
+      job: of any target.
+      region: of its machines.
+    """
+    return [
+        *name_problems(job),
+        *label_problems(job),
+        *run_dir_problems(job),
+        *image_problems(job, region),
+        *batch_problems(job),
+        *unreachable_problems(job),
+        *flag_problems(job),
+    ]

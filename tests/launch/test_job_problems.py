@@ -40,13 +40,13 @@ def test_labels_that_google_takes_are_fine(label: tuple[str, str]) -> None:
 )
 def test_other_labels_are_refused(label: tuple[str, str]) -> None:
     (problem,) = label_problems(make_job(labels=dict([label])))
-    assert problem.startswith(f"--labels={label[0]}={label[1]}: keys and values are small letters")
+    assert problem.startswith(f"--label={label[0]}={label[1]}: keys and values are small letters")
 
 
 @pytest.mark.parametrize("key", ["created-by", "hub-trainer-job", "hub-trainer-submission"])
 def test_labels_of_our_own_are_not_the_users(key: str) -> None:
     assert label_problems(make_job(labels={key: "me"})) == [
-        f"--labels={key}=me: launch sets {key} itself; take another key."
+        f"--label={key}=me: launch sets {key} itself; take another key."
     ]
 
 
@@ -54,7 +54,7 @@ def test_there_is_room_for_our_own_labels() -> None:
     labels = {f"label-{number}": "x" for number in range(61)}
     assert label_problems(make_job(labels=labels)) == []
     assert label_problems(make_job(labels={**labels, "one-more": "x"})) == [
-        "--labels has 62 labels, and 61 is the most beside launch's own: leave out some."
+        "--label is given 62 times, and 61 is the most beside launch's own: leave out some."
     ]
 
 
