@@ -182,25 +182,6 @@ class GoogleApi:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
-    def url(self, request: ApiRequest) -> str:
-        """Where a request goes.
-
-        Raises:
-          UserError: the endpoint that the environment names would get the credentials over an open line.
-        """
-        variable = f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{request.api.upper()}"
-        base = self._environment.get(variable, "")
-        if base:
-            parts = urlsplit(base)
-            if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-                raise UserError(f"{variable}={base}: must begin with https://, since credentials are sent there.")
-        else:
-            location = re.search(r"/locations/([a-z0-9-]+)", request.path)
-            base = _ENDPOINTS.get(request.api, "https://{api}.googleapis.com/").format(
-                api=request.api, location=location[1] if location else "us-central1"
-            )
-        return f"{base.rstrip('/')}/{request.path}"
-
     def _retried(self, once: Callable[[], Answered], attempts: int) -> Answered:
         """What `once` gives, called again if need be."""
         for attempt in range(1, attempts + 1):
@@ -229,7 +210,7 @@ class GoogleApi:
         try:
             answer = self._session.request(
                 request.method,
-                self.url(request),
+                endpoint(request, self._environment),
                 params=dict(request.query),
                 json=None if request.body is None else dict(request.body),
                 data=content,
@@ -248,6 +229,30 @@ class GoogleApi:
     def _pause(self, attempt: int) -> float:
         """Seconds: about 1, 2, 4, ..., each shorter by up to a half, so that many clients do not come back together."""
         return min(2.0 ** (attempt - 1), _LONGEST_PAUSE) * (1 - self._jitter() / 2)
+
+
+def endpoint(request: ApiRequest, environment: Mapping[str, str]) -> str:
+    """The address that a request goes to, without its query.
+
+    Args:
+      request: any.
+      environment: may name another host; see the module's head.
+
+    Raises:
+      UserError: the host that the environment names would get the credentials over an open line.
+    """
+    variable = f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{request.api.upper()}"
+    base = environment.get(variable, "")
+    if base:
+        parts = urlsplit(base)
+        if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise UserError(f"{variable}={base}: must begin with https://, since credentials are sent there.")
+    else:
+        location = re.search(r"/locations/([a-z0-9-]+)", request.path)
+        base = _ENDPOINTS.get(request.api, "https://{api}.googleapis.com/").format(
+            api=request.api, location=location[1] if location else "us-central1"
+        )
+    return f"{base.rstrip('/')}/{request.path}"
 
 
 def authorized_session(environment: Mapping[str, str]) -> Session:

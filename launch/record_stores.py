@@ -149,8 +149,6 @@ class BucketRecords:
                 content = self._content(there)
                 if content is None:
                     continue
-                if content == _as_bytes(record):  # Also where the answer to what was written was lost.
-                    return
                 _check_is_earlier(self._address(record.name), content, record)
             try:
                 self._put(record, there.generation if there else "0")

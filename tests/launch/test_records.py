@@ -198,13 +198,14 @@ def test_a_folder_holds_whole_files_only(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_two_that_take_a_name_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other, records = (open_records(str(tmp_path), _no_api) for _ in range(2))
-    sync = os.fsync
+    link = os.link
 
-    def be_overtaken(descriptor: int) -> None:
-        monkeypatch.setattr(os, "fsync", sync)
+    def be_overtaken(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "link", link)
         other.save(record(submission="faster"))
+        link(source, target)
 
-    monkeypatch.setattr(os, "fsync", be_overtaken)
+    monkeypatch.setattr(os, "link", be_overtaken)
     with pytest.raises(UserError, match="was submitted already"):
         records.save(record())
     assert [each.submission for each in records.all()] == ["faster"]
