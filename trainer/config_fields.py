@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from trainer.config_values import (
+    MOST_BATCH_SIZE,
     auto_or_number,
     checked_class_weights,
     checked_data,
@@ -328,7 +329,7 @@ class Fields(BaseModel):
 
     # The limits stand inside: auto is none of the numbers that they are about.
     batch_size: Annotated[
-        int, Field(ge=1, le=2**20), WrapValidator(auto_or_number), PlainSerializer(shown_batch_size)
+        int, Field(ge=1, le=MOST_BATCH_SIZE), WrapValidator(auto_or_number), PlainSerializer(shown_batch_size)
     ] = _field(
         32,
         "Optimization",
