@@ -8,7 +8,6 @@ gives accuracy over validation and test together and the seconds of each process
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -17,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from flower_options import flower_options
 
 from trainer.config import Config
 from trainer.data.file_source import FileSource
@@ -70,12 +71,7 @@ def run_tutorial(split: Path, module: str, epochs: int, seed: int) -> tuple[floa
 
 def main() -> None:
     """Runs both sides and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", help="folder with one folder of photos a class")
-    parser.add_argument("module", help="folder of a Hub module")
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--epochs", type=int, default=6)
-    options = parser.parse_args()
+    options = flower_options(__doc__ or "")
     flags = [f"--data=folder:{options.photos}", f"--backbone={options.module}", "--dropout=0.5", "--batch_size=32"]
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,6 @@ that the run did not train on (its validation and test splits).
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from flower_options import flower_options
 from machine import machine
 from numpy.typing import NDArray
 
@@ -85,12 +85,7 @@ def _of_file(path: str, encoded: Sequence[bytes], resize: str) -> tuple[NDArray[
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", help="folder with one folder of photos a class")
-    parser.add_argument("module", help="folder of a Hub module")
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--epochs", type=int, default=6)
-    options = parser.parse_args()
+    options = flower_options(__doc__ or "")
     forms = ("saved_model", *(f"tflite_{kind}" for kind in KINDS))
     print(
         f"{machine()}\n\n| seed | " + " | ".join(forms) + " | int8 loses, points |\n|---|---|---|---|---|", flush=True

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from launch.service import ApiRequest
@@ -37,6 +37,9 @@ _REQUEST_SECONDS = (10.0, 60.0)
 """What connecting and each part of an answer may take."""
 
 _LONGEST_PAUSE = 20.0
+
+
+Answered = TypeVar("Answered")
 
 
 class ApiError(Exception):
@@ -103,14 +106,32 @@ class GoogleApi:
         Raises:
           ApiError: it was refused, or all attempts failed.
         """
-        for attempt in range(1, attempts + 1):
-            try:
-                return self._send_once(request)
-            except ApiError as error:
-                if not error.passes or attempt == attempts:
-                    raise
-                self._sleep(self._pause(attempt))
-        raise AssertionError("the last attempt returns or raises")
+        return self._retried(lambda: self._send_once(request), attempts)
+
+    def download(self, request: ApiRequest) -> bytes:
+        """What is stored, such as the content of an object (`alt=media`).
+
+        Args:
+          request: a GET.
+
+        Raises:
+          ApiError: as `send`.
+        """
+        return self._retried(lambda: bytes(self._answer(request).content), ATTEMPTS)
+
+    def upload(self, request: ApiRequest, content: bytes, content_type: str) -> dict[str, Any]:
+        """Stores something (`uploadType=media`), again if an answer is lost, and gives the answer's JSON.
+
+        Args:
+          request: a POST without a body. With a precondition such as ifGenerationMatch, a second attempt after a lost
+            answer is refused with 412.
+          content: what is stored.
+          content_type: of it, such as "application/gzip".
+
+        Raises:
+          ApiError: as `send`.
+        """
+        return self._retried(lambda: _parsed(self._answer(request, content, content_type), request), ATTEMPTS)
 
     def pages(self, request: ApiRequest, key: str) -> Iterator[dict[str, Any]]:
         """The elements of a list that comes in pages, each page when it is asked for.
@@ -161,35 +182,39 @@ class GoogleApi:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
-    def url(self, request: ApiRequest) -> str:
-        """Where a request goes.
-
-        Raises:
-          UserError: the endpoint that the environment names would get the credentials over an open line.
-        """
-        variable = f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{request.api.upper()}"
-        base = self._environment.get(variable, "")
-        if base:
-            parts = urlsplit(base)
-            if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-                raise UserError(f"{variable}={base}: must begin with https://, since credentials are sent there.")
-        else:
-            location = re.search(r"/locations/([a-z0-9-]+)", request.path)
-            base = _ENDPOINTS.get(request.api, "https://{api}.googleapis.com/").format(
-                api=request.api, location=location[1] if location else "us-central1"
-            )
-        return f"{base.rstrip('/')}/{request.path}"
+    def _retried(self, once: Callable[[], Answered], attempts: int) -> Answered:
+        """What `once` gives, called again if need be."""
+        for attempt in range(1, attempts + 1):
+            try:
+                return once()
+            except ApiError as error:
+                if not error.passes or attempt == attempts:
+                    raise
+                self._sleep(self._pause(attempt))
+        raise AssertionError("the last attempt returns or raises")
 
     def _send_once(self, request: ApiRequest) -> dict[str, Any]:
+        return _parsed(self._answer(request), request)
+
+    def _answer(self, request: ApiRequest, content: bytes | None = None, content_type: str = "") -> Any:
+        """The answer of one attempt, whole.
+
+        Args:
+          request: what is sent.
+          content: goes in the place of a body.
+          content_type: of the content.
+        """
         from google.auth import exceptions as auth_errors
         from requests import exceptions as request_errors
 
         try:
             answer = self._session.request(
                 request.method,
-                self.url(request),
+                endpoint(request, self._environment),
                 params=dict(request.query),
                 json=None if request.body is None else dict(request.body),
+                data=content,
+                headers={} if content is None else {"Content-Type": content_type},
                 timeout=_REQUEST_SECONDS,
                 allow_redirects=False,
             )
@@ -199,19 +224,35 @@ class GoogleApi:
             raise ApiError(0, "", first_line(error), request) from error
         if answer.status_code >= 300:
             raise _refusal(answer, request)
-        if not answer.content:
-            return {}
-        try:
-            parsed = answer.json()
-        except ValueError as error:
-            raise ApiError(0, "", "its answer is no JSON", request) from error
-        if not isinstance(parsed, dict):
-            raise ApiError(0, "", "its answer is no JSON object", request)
-        return parsed
+        return answer
 
     def _pause(self, attempt: int) -> float:
         """Seconds: about 1, 2, 4, ..., each shorter by up to a half, so that many clients do not come back together."""
         return min(2.0 ** (attempt - 1), _LONGEST_PAUSE) * (1 - self._jitter() / 2)
+
+
+def endpoint(request: ApiRequest, environment: Mapping[str, str]) -> str:
+    """The address that a request goes to, without its query.
+
+    Args:
+      request: any.
+      environment: may name another host; see the module's head.
+
+    Raises:
+      UserError: the host that the environment names would get the credentials over an open line.
+    """
+    variable = f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{request.api.upper()}"
+    base = environment.get(variable, "")
+    if base:
+        parts = urlsplit(base)
+        if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise UserError(f"{variable}={base}: must begin with https://, since credentials are sent there.")
+    else:
+        location = re.search(r"/locations/([a-z0-9-]+)", request.path)
+        base = _ENDPOINTS.get(request.api, "https://{api}.googleapis.com/").format(
+            api=request.api, location=location[1] if location else "us-central1"
+        )
+    return f"{base.rstrip('/')}/{request.path}"
 
 
 def authorized_session(environment: Mapping[str, str]) -> Session:
@@ -235,6 +276,19 @@ def authorized_session(environment: Mapping[str, str]) -> Session:
         what = f"GOOGLE_APPLICATION_CREDENTIALS={key} cannot be used" if key else "There are no Google credentials here"
         raise UserError(f"{what}: {way_out}.") from None
     return AuthorizedSession(credentials, max_refresh_attempts=1)
+
+
+def _parsed(answer: Any, request: ApiRequest) -> dict[str, Any]:
+    """The JSON object of an answer; {} for an answer without content."""
+    if not answer.content:
+        return {}
+    try:
+        parsed = answer.json()
+    except ValueError as error:
+        raise ApiError(0, "", "its answer is no JSON", request) from error
+    if not isinstance(parsed, dict):
+        raise ApiError(0, "", "its answer is no JSON object", request)
+    return parsed
 
 
 def _of_page(request: ApiRequest, token: str) -> ApiRequest:

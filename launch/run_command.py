@@ -15,10 +15,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from launch.option_types import whole_number
+from launch.trainer_flags import config_of, parsed_flags, without_end_marks
 from trainer.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,20 +45,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds what stands before the "--"."""
     parser.add_argument(
         "--workers",
-        type=_whole_number("--workers", 1, MOST_WORKERS),
+        type=whole_number("--workers", 1, MOST_WORKERS),
         required=True,
         metavar="N",
         help="how many processes train together",
     )
     parser.add_argument(
         "--virtual_devices",
-        type=_whole_number("--virtual_devices", 0, 64),
+        type=whole_number("--virtual_devices", 0, 64),
         metavar="M",
         help="replicas of each worker, on as many parts of the CPU; the trainer's flag of that name",
     )
     parser.add_argument(
         "--max_restarts",
-        type=_whole_number("--max_restarts", 0, 10_000),
+        type=whole_number("--max_restarts", 0, 10_000),
         default=0,
         metavar="K",
         help="how often all start again from the last checkpoint after one has failed (default: 0)",
@@ -99,16 +101,15 @@ def planned_launch(options: argparse.Namespace, trainer_flags: Sequence[str], mo
     """
     from launch.local import Launch
 
-    while trainer_flags and trainer_flags[-1] == "--":  # Behind it absl would read none of the flags that are added.
-        trainer_flags = trainer_flags[:-1]
-    given = _parsed(trainer_flags)
+    trainer_flags = without_end_marks(trainer_flags)
+    given = parsed_flags(trainer_flags)
     _check_conflicts(options, given)
     added = [f"--strategy={STRATEGY}"]
-    config = _config([*trainer_flags, *added])
+    config = config_of([*trainer_flags, *added])
     _check_batch_size(config, options)
     if options.virtual_devices is not None:
         added.append(f"--virtual_devices={options.virtual_devices}")
-        config = _config([*trainer_flags, *added])
+        config = config_of([*trainer_flags, *added])
     go_on = "The same command goes on from the last checkpoint."
     if not config.run_dir and not given.dry_run:  # Otherwise a restart would not find the checkpoints.
         run_dir = config.new_run_dir(moment)
@@ -128,33 +129,6 @@ def planned_launch(options: argparse.Namespace, trainer_flags: Sequence[str], mo
         save_seconds=config.stop_seconds + _SECONDS_TO_LEAVE,
     )
     return launch, options.quiet or given.quiet
-
-
-def _parsed(trainer_flags: Sequence[str]) -> FlagValues:
-    from absl import flags
-
-    from trainer.config_flags import define_flags, parse_arguments
-
-    if {"--help", "-help"} & set(trainer_flags):
-        raise UserError("--help behind -- is the trainer's: python -m trainer.task --help lists its flags.")
-    values = flags.FlagValues()
-    define_flags(values)
-    parse_arguments(values, trainer_flags)
-    return values
-
-
-def _config(trainer_flags: Sequence[str]) -> Config:
-    from trainer.config_flags import config_from_flags
-
-    return config_from_flags(_parsed(trainer_flags), _read_text)
-
-
-def _read_text(path: str) -> str:
-    from trainer.config_flags import read_local_text
-
-    if path.startswith("gs://"):
-        raise UserError(f"--config={path}: launch run reads files of this machine; copy it here and give that path.")
-    return read_local_text(path)
 
 
 def _check_conflicts(options: argparse.Namespace, given: FlagValues) -> None:
@@ -178,14 +152,3 @@ def _check_batch_size(config: Config, options: argparse.Namespace) -> None:
     replicas = options.workers * max(devices, 1)
     if config.batch_size % replicas:
         raise UserError(f"{batch_size_problem(config.batch_size, replicas)}.")
-
-
-def _whole_number(option: str, least: int, most: int) -> Callable[[str], int]:
-    """A reader of whole numbers in a range, for argparse."""
-
-    def read(text: str) -> int:
-        if not (text.isdecimal() and text.isascii() and least <= int(text) <= most):
-            raise UserError(f"{option}={text}: must be a whole number from {least} to {most}.")
-        return int(text)
-
-    return read

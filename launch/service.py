@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from trainer.errors import EXIT_DONE
+from trainer.errors import EXIT_DONE, UserError
 
 
 class State(enum.Enum):
@@ -107,6 +107,10 @@ class LogLine:
     text: str
 
 
+class NoSuchJobError(UserError):
+    """The service has no job of that name, or has it no more."""
+
+
 class Service(Protocol):
     """One cloud service. All methods but `log_filter`, `console_url` and `gcloud_commands` ask it."""
 
@@ -121,11 +125,15 @@ class Service(Protocol):
           ApiError: it was refused, or nobody knows whether it was made.
         """
 
+    def find(self, project: str, location: str, submission: str) -> JobStatus | None:
+        """The job that a submission made; None if it made none."""
+
     def get(self, resource: str) -> JobStatus:
         """One job.
 
         Raises:
-          UserError: there is none of that name, or it may not be seen.
+          NoSuchJobError: there is none of that name.
+          UserError: it may not be seen.
         """
 
     def list(self, project: str, location: str) -> Iterator[JobStatus]:

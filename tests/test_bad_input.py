@@ -110,7 +110,7 @@ def test_bad_data(data: str, sentence: str, photos: Path, tmp_path: Path, capsys
         (["--epochs", "--dry_run"], "--epochs=--dry_run: must be a whole number."),
         (["--epochs=\x1b[31m\n"], r"--epochs=\x1b[31m\n: must be a whole number."),
         (["--epochs=99999999999"], "--epochs=99999999999: must be less than or equal to 1000000."),
-        (["--batch_size=99999999999"], "--batch_size=99999999999: must be less than or equal to 1048576."),
+        (["--batch_size=99999999999"], "--batch_size=99999999999: must be auto or a whole number from 1 to 1048576."),
         (["--clip_norm=inf"], "--clip_norm=inf: must be a finite number."),
         (["--learning_rate=nan"], "--learning_rate=nan: must be"),
         (["--splits=a,b,c"], "--splits=a,b,c: each must be a whole number."),

@@ -36,8 +36,8 @@ def test_lists_are_read_as_on_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"batch_size": "abc"}, "--batch_size=abc: must be a whole number"),
-        ({"batch_size": 0}, "--batch_size=0: must be greater than or equal to 1"),
+        ({"batch_size": "automatic"}, "--batch_size=automatic: must be auto or a whole number from 1 to 1048576"),
+        ({"batch_size": 0}, "--batch_size=0: must be auto or a whole number from 1"),
         (
             {"data": "foldr:x"},
             "--data=foldr:x: must be digits, folder:PATH, tfrecord:PATTERN, tfds:NAME, csv:FILE or synthetic[:CLASSES]"

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from trainer.config_values import (
+    MOST_BATCH_SIZE,
     auto_or_number,
     checked_class_weights,
     checked_data,
@@ -23,6 +24,7 @@ from trainer.config_values import (
     split_rate_scales,
     three_parts,
 )
+from trainer.layout import DEFAULT_LAYOUT, Layout
 
 BUILT_IN_BACKBONE = "convnet"
 """The backbone that needs no download: a small convolutional network, trained from scratch."""
@@ -328,7 +330,7 @@ class Fields(BaseModel):
 
     # The limits stand inside: auto is none of the numbers that they are about.
     batch_size: Annotated[
-        int, Field(ge=1, le=2**20), WrapValidator(auto_or_number), PlainSerializer(shown_batch_size)
+        int, Field(ge=1, le=MOST_BATCH_SIZE), WrapValidator(auto_or_number), PlainSerializer(shown_batch_size)
     ] = _field(
         32,
         "Optimization",
@@ -439,7 +441,16 @@ class Fields(BaseModel):
     run_dir: str = _field(
         "",
         "Run directory",
-        "Where the run leaves everything, local or gs://. Empty: a new folder under runs/.",
+        "Where the run leaves everything, local or gs://. Empty: on Vertex AI the job's base output directory, "
+        "elsewhere a new folder under runs/.",
+        changes_result=False,
+    )
+    run_dir_layout: Layout = _field(
+        DEFAULT_LAYOUT,
+        "Run directory",
+        "What the folders in --run_dir are called. vertex: model/ instead of export/, and logs/ instead of "
+        "tensorboard/, where Vertex AI looks for them; that is so by itself in a job's base output directory. A run "
+        "that is there keeps its own.",
         changes_result=False,
     )
     resume: str = _field(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, get_args
 
 from absl import flags
@@ -145,15 +145,25 @@ def as_flag(default: object) -> str:
 
 def command_line(config: Config) -> str:
     """The command that does a run again in a new directory: what is not at its default, quoted for a shell."""
-    given = [
-        _argument(name, getattr(config, name))
+    return " ".join(["python -m trainer.task", *map(shlex.quote, flags_of(config, leave_out=_ABOUT_ONE_START))])
+
+
+def flags_of(config: Config, *, leave_out: Collection[str] = ()) -> list[str]:
+    """The flags that come to a configuration: one for each field that is not at its default.
+
+    Args:
+      config: what they come to.
+      leave_out: fields that get no flag.
+    """
+    written = config.model_dump()
+    return [
+        _argument(name, written[name])
         for name, field in type(config).model_fields.items()
-        if name not in _ABOUT_ONE_START and getattr(config, name) != field.default
+        if name not in leave_out and getattr(config, name) != field.default
     ]
-    return " ".join(["python -m trainer.task", *map(shlex.quote, given)])
 
 
-_ABOUT_ONE_START = ("run_dir", "resume", "inject", "inject_on_tpu", "max_minutes")
+_ABOUT_ONE_START = ("run_dir", "run_dir_layout", "resume", "inject", "inject_on_tpu", "max_minutes")
 """What whoever repeats a run does not want repeated."""
 
 

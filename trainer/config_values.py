@@ -10,12 +10,17 @@ import re
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
+from pydantic import ValidationError
+
 DEFAULT_SYNTHETIC_CLASSES = 4
 
 AUTO = "auto"
 
 AUTO_BATCH_SIZE = 0
 """What `--batch_size=auto` is until the batch that fits was found: a number that all replicas divide."""
+
+MOST_BATCH_SIZE = 2**20
+"""More images in one training step are a typing error."""
 
 BALANCED = "balanced"
 """The class weights that make every class count alike."""
@@ -103,8 +108,17 @@ def credentials_problem(text: str) -> str:
 
 
 def auto_or_number(value: object, number: Callable[[object], int]) -> int:
-    """`AUTO_BATCH_SIZE` for "auto", otherwise what `number` makes of it."""
-    return AUTO_BATCH_SIZE if value == AUTO else number(value)
+    """`AUTO_BATCH_SIZE` for "auto", otherwise what `number` makes of it.
+
+    Raises:
+      ValueError: `number` accepts nothing of the kind.
+    """
+    if value == AUTO:
+        return AUTO_BATCH_SIZE
+    try:
+        return number(value)
+    except ValidationError:
+        raise ValueError(f"must be {AUTO} or a whole number from 1 to {MOST_BATCH_SIZE}") from None
 
 
 def shown_batch_size(batch_size: int) -> int | str:

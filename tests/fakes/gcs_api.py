@@ -9,60 +9,17 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from email.message import Message
-from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import quote, unquote
 
 from fakes.gcs_objects import GeneratedObjects, StoredObjects, encoded_crc32c, page
+from fakes.server import Answer, Request
 
 NO_BUCKET = "The specified bucket does not exist."
 
-
-@dataclass(frozen=True)
-class Request:
-    """A request.
-
-    Attributes:
-      method: such as "GET".
-      origin: scheme and host that it was sent to.
-      target: path and query, as they were sent.
-      headers: by name, whatever the case.
-      body: what came with it.
-    """
-
-    method: str
-    origin: str
-    target: str
-    headers: Message
-    body: bytes = b""
-
-    @property
-    def path(self) -> str:
-        """Still quoted."""
-        return urlsplit(self.target).path
-
-    @property
-    def query(self) -> dict[str, str]:
-        return {name: values[-1] for name, values in parse_qs(urlsplit(self.target).query, True).items()}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer.
-
-    Attributes:
-      status: of HTTP.
-      body: JSON or an object's content.
-      headers: beside length and type.
-      is_content: whether `body` is an object's content.
-    """
-
-    status: int = 200
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    is_content: bool = False
+LOCATION = "US-CENTRAL1"
+"""Where buckets are unless they are said to be elsewhere."""
 
 
 class RefusalError(Exception):
@@ -100,12 +57,30 @@ class Api:
 
     Attributes:
       buckets: their objects by the bucket's name.
+      locations: of buckets that are not in `LOCATION`, in capitals, by the bucket's name.
+      denied: permissions that the caller does not have, such as "storage.objects.create", as far as he asks for them.
       uploads: resumable uploads by their id.
     """
 
     def __init__(self) -> None:
         self.buckets: dict[str, StoredObjects | GeneratedObjects] = {}
+        self.locations: dict[str, str] = {}
+        self.denied: set[str] = set()
         self.uploads: dict[str, Upload] = {}
+
+    def bucket(self, name: str) -> StoredObjects:
+        """The objects of a bucket, which is made if need be."""
+        return cast(StoredObjects, self.buckets.setdefault(name, StoredObjects()))
+
+    def refusal(self, status: int, request: Request) -> Answer:
+        """What is answered where a fault of that status happens, instead of carrying the request out."""
+        if status == 410:
+            self.uploads.pop(request.query.get("upload_id", ""), None)
+        messages = {
+            403: f"you@example.com does not have {_permission(request)} access to the Google Cloud Storage object.",
+            404: NO_BUCKET,
+        }
+        return RefusalError(status, messages.get(status, "injected")).answer()
 
     def answer(self, request: Request) -> Answer:
         """Carries a request out."""
@@ -113,6 +88,7 @@ class Api:
             (r"/upload/storage/v1/b/([^/]+)/o", self._upload),
             (r"/storage/v1/b/([^/]+)/o/([^/]+)/(?:copyTo|rewriteTo)/b/([^/]+)/o/([^/]+)", self._copy),
             (r"/storage/v1/b/([^/]+)/storageLayout", self._layout),
+            (r"/storage/v1/b/([^/]+)/iam/testPermissions", self._test_permissions),
             (r"/storage/v1/b/([^/]+)/o", self._list),
             (r"/storage/v1/b/([^/]+)", self._describe_bucket),
             (r"/storage/v1/b/([^/]+)/o/([^/]+)", self._object),
@@ -145,7 +121,18 @@ class Api:
     def _describe_bucket(self, _: Request, bucket: str) -> Answer:
         self._objects(bucket)
         facts = {"kind": "storage#bucket", "id": bucket, "name": bucket, "metageneration": "1"}
-        return _json({**facts, "location": "US-CENTRAL1", "locationType": "region", "storageClass": "STANDARD"})
+        location = self.locations.get(bucket, LOCATION)
+        kind = "multi-region" if location in ("US", "EU", "ASIA") else "region"
+        return _json({**facts, "location": location, "locationType": kind, "storageClass": "STANDARD"})
+
+    def _test_permissions(self, request: Request, bucket: str) -> Answer:
+        """Tells which of the permissions that are asked for the caller has."""
+        self._objects(bucket)
+        asked = request.queries.get("permissions", [])
+        if not asked or not all(re.fullmatch(r"storage\.\w+\.\w+", permission) for permission in asked):
+            raise RefusalError(400, "Invalid argument.")
+        granted = [permission for permission in asked if permission not in self.denied]
+        return _json({"kind": "storage#testIamPermissionsResponse", **({"permissions": granted} if granted else {})})
 
     def _layout(self, _: Request, bucket: str) -> Answer:
         """TensorFlow asks before it renames a folder."""
@@ -262,6 +249,15 @@ def _check_preconditions(
         raise RefusalError(412, "At least one of the pre-conditions you specified did not hold.")
     if query.get("ifGenerationNotMatch") == generation:
         raise RefusalError(304, "Not modified")
+
+
+def _permission(request: Request) -> str:
+    """What a request needs."""
+    if request.method == "DELETE":
+        return "storage.objects.delete"
+    if request.method in ("POST", "PUT"):
+        return "storage.objects.create"
+    return "storage.objects.list" if request.path.endswith("/o") else "storage.objects.get"
 
 
 def _parts(request: Request) -> tuple[dict[str, Any], bytes]:

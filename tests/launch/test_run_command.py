@@ -121,7 +121,7 @@ def test_a_restart_goes_on_with_what_the_run_has_left(flags: list[str], added_fl
         ("run --workers=2 -- --strategy=mirrored", "--strategy=mirrored does not go with launch run"),
         ("run --workers=2 -- --strategy=default", "--strategy=default does not go with launch run"),
         ("run --workers=2 -- --config=/no/file.json", "--config=/no/file.json cannot be read (No such file"),
-        ("run --workers=2 -- --config=gs://b/c.json", "--config=gs://b/c.json: launch run reads files of this machine"),
+        ("run --workers=2 -- --config=gs://b/c.json", "--config=gs://b/c.json: launch reads files of this machine"),
         ("run --workers=3", "--batch_size=32 cannot be shared by 3 replicas; take 30 or 33."),
         (
             "run --workers=2 --virtual_devices=4 -- --batch_size=28",

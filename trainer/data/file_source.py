@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.folders import no_image_error
 from trainer.data.listing_local import versions_now
 from trainer.data.names import Names
-from trainer.data.source import EncodedSource, SkippedImage
+from trainer.data.source import EncodedSource
 from trainer.storage import is_remote
 
 if TYPE_CHECKING:
@@ -85,27 +84,15 @@ class FileSource(EncodedSource):
     def _content(self) -> bytes:
         return b"" if self.sizes is None else self.sizes.astype("<i8").tobytes()
 
-    def without(self, bad: Sequence[SkippedImage]) -> FileSource:
-        """The same source without these images, which join `skipped`.
-
-        Raises:
-          UserError: a class has no image left.
-        """
-        bad_keys = {image.key for image in bad}
-        kept = np.array([index for index, key in enumerate(self.keys) if key not in bad_keys], np.int64)
-        labels = self.labels[kept]
-        for label, count in enumerate(np.bincount(labels, minlength=len(self.class_names))):
-            if not count:
-                raise no_image_error(self.class_names[label], self.name)
+    def _taking(self, kept: NDArray[np.int64]) -> FileSource:
         return replace(
             self,
-            labels=labels,
+            labels=self.labels[kept],
             keys=Names.of(self.keys).take(kept),
             paths=PathsUnder(self.paths.root, self.paths.files.take(kept)),
             sizes=None if self.sizes is None else self.sizes[kept],
             listed_versions=None if self.listed_versions is None else self.listed_versions[kept],
             checksums=None if self.checksums is None else self.checksums[kept],
-            skipped=tuple(sorted((*self.skipped, *bad), key=lambda image: image.key)),
         )
 
 

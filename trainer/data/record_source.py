@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.folders import no_image_error
 from trainer.data.record_examples import encoded_image
 from trainer.data.record_framing import FRAME_BYTES, record_at
 from trainer.data.record_index import RecordIndex
-from trainer.data.source import EncodedSource, SkippedImage
+from trainer.data.source import EncodedSource
 from trainer.storage import is_remote
 
 if TYPE_CHECKING:
@@ -103,20 +102,9 @@ class RecordSource(EncodedSource):
     def _path(self, file_number: int) -> str:
         return f"{self.root}/{self.index.files[file_number]}"
 
-    def without(self, bad: Sequence[SkippedImage]) -> RecordSource:
-        """The same source without these images, which join `skipped`.
-
-        Raises:
-          UserError: a class has no image left.
-        """
-        bad_keys = {image.key for image in bad}
-        kept = np.array([row for row, key in enumerate(self.keys) if key not in bad_keys], np.int64)
+    def _taking(self, kept: NDArray[np.int64]) -> RecordSource:
         index = self.index.rows(kept)
-        for label, count in enumerate(np.bincount(index.labels, minlength=len(self.class_names))):
-            if not count:
-                raise no_image_error(self.class_names[label], self.name)
-        skipped = tuple(sorted((*self.skipped, *bad), key=lambda image: image.key))
-        return replace(self, labels=index.labels, keys=index.keys, index=index, skipped=skipped)
+        return replace(self, labels=index.labels, keys=index.keys, index=index)
 
 
 def _no_tuning() -> Any:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trainer.config_fields import MAX_IMAGE_PIXELS
 from trainer.config_values import ExampleKind
-from trainer.data.folders import SkippedImage, choose_classes
+from trainer.data.folders import SkippedImage, choose_classes, no_image_error
 from trainer.data.names import Names
 
 if TYPE_CHECKING:
@@ -182,13 +182,22 @@ class EncodedSource(Source):
     def place_of(self, index: int) -> str:
         """Where one image lies, for a person who has to mend it: a path, or a file and where in it."""
 
-    @abstractmethod
     def without(self, bad: Sequence[SkippedImage]) -> EncodedSource:
         """The same source without these images, which join `skipped`.
 
         Raises:
           UserError: a class has no image left.
         """
+        bad_keys = {image.key for image in bad}
+        kept = np.array([index for index, key in enumerate(self.keys) if key not in bad_keys], np.int64)
+        for label, count in enumerate(np.bincount(self.labels[kept], minlength=len(self.class_names))):
+            if not count:
+                raise no_image_error(self.class_names[label], self.name)
+        return replace(self._taking(kept), skipped=tuple(sorted((*self.skipped, *bad), key=lambda image: image.key)))
+
+    @abstractmethod
+    def _taking(self, kept: NDArray[np.int64]) -> EncodedSource:
+        """The same source with these images alone: int64, ascending indices."""
 
     def reader(self, indices: NDArray[np.int64]) -> Callable[[tf.Tensor], tf.Tensor]:
         from trainer.data.images import decode

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-RIGHT, WRONG, NEUTRAL = "#1a7f37", "#c62828", "#24292f"
+RIGHT, WRONG, NEUTRAL = "#1a7f37", "#c4262e", "#24292f"
 """Colors of a title: the prediction is right, it is wrong, nothing tells."""
 
 PICTURE_PIXELS = 198

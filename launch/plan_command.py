@@ -1,0 +1,54 @@
+"""Shows what `launch submit` would send, and sends nothing.
+
+    python -m launch plan vertex --accelerator=l4:2 -- --data=tfds:tf_flowers --run_dir=gs://bucket/flowers
+    python -m launch plan tpu-vm --accelerator=v5litepod-8 --zone=us-west4-a -- --data=tfds:tf_flowers --run_dir=gs://b/r
+
+The request as JSON, gcloud's command that sends the same, the image, the trainer's command, what an hour costs, and
+every problem that can be seen from here: without the network and without credentials. What stands behind -- are flags
+of `python -m trainer.task`. The exit code is 2 when there is a problem, otherwise 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+
+from launch.job_options import add_job_options
+from launch.targets import add_target, planned
+from trainer.errors import EXIT_DONE, EXIT_USER
+from trainer.terminal import printable
+
+NAME = "plan"
+SUMMARY = "show what a job would be, send nothing"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what stands before the "--"."""
+    add_target(parser)
+    add_job_options(parser)
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+
+
+def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
+    """Prints the plan.
+
+    Args:
+      options: as `add_options` defined them.
+      trainer_flags: what stands behind the "--".
+
+    Returns:
+      0; 2 where the plan has problems.
+
+    Raises:
+      UserError: the job makes no sense.
+    """
+    from launch.plan import as_json
+    from launch.plan_text import plan_text
+
+    plan = planned(options, trainer_flags, os.environ, datetime.now())
+    text = as_json(plan) if options.json else plan_text(plan)
+    print(printable(text, sys.stdout.encoding, kept="\n"))
+    return EXIT_USER if plan.problems else EXIT_DONE
