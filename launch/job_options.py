@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, get_args
 
 from launch.defaults import gcloud_default
-from launch.job import LONGEST_NAME, NAME_PATTERN, Hardware, Job, Provisioning, Target
+from launch.job import LONGEST_NAME, Hardware, Job, Provisioning, Target
 from launch.option_types import hours, whole_number
 from trainer.errors import UserError
 
@@ -128,7 +128,6 @@ def job_from_options(
         raise UserError("--dry_run does not go with a job: python -m launch plan shows what would be submitted.")
     config = config_of(without_end_marks(trainer_flags))
     name = options.name or _default_name(config, moment)
-    _check_name(name)
     project = options.project or _needed("project", "--project=ID", environment)
     location = _location(target, options, environment)
     hardware = choose(
@@ -164,20 +163,32 @@ def job_from_options(
     )
 
 
+def arguments_of(options: argparse.Namespace) -> list[str]:
+    """The options of a job as they would be written again: those that are not at their defaults.
+
+    Args:
+      options: as `add_job_options` defined them; others are passed over.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    add_job_options(parser)
+    arguments = []
+    for action in parser._actions:
+        value = getattr(options, action.dest)
+        if value == action.default:
+            continue
+        option = action.option_strings[0]
+        if value is True:
+            arguments.append(option)
+        else:
+            arguments += [f"{option}={each}" for each in (value if isinstance(value, list) else [value])]
+    return arguments
+
+
 def device_of(hardware: Hardware) -> str:
     """Which image the hardware needs: cpu, gpu or tpu."""
     if hardware.is_tpu:
         return "tpu"
     return "gpu" if hardware.accelerator else "cpu"
-
-
-def replicas_of(hardware: Hardware) -> int:
-    """How many replicas train on it: GPUs, TPU cores, or one for each machine without an accelerator."""
-    if hardware.is_tpu:
-        from trainer.accelerators import slice_named
-
-        return slice_named(hardware.accelerator).replicas
-    return hardware.workers * max(hardware.count, 1)
 
 
 def _with_strategy(config: Config, given: FlagValues, hardware: Hardware) -> Config:
@@ -189,8 +200,8 @@ def _with_strategy(config: Config, given: FlagValues, hardware: Hardware) -> Con
                 f"--strategy={config.strategy} does not use {described(hardware)}: leave it out, or give "
                 f"--strategy={fitting[0]}."
             )
-        return _checked(config, hardware)
-    return _checked(type(config).parse({**config.model_dump(), "strategy": fitting[0]}), hardware)
+        return config
+    return type(config).parse({**config.model_dump(), "strategy": fitting[0]})
 
 
 def fitting_strategies(hardware: Hardware) -> tuple[str, ...]:
@@ -211,19 +222,6 @@ def described(hardware: Hardware) -> str:
     return f"{machines} with {hardware.count} {hardware.accelerator}{each}" if hardware.accelerator else machines
 
 
-def _checked(config: Config, hardware: Hardware) -> Config:
-    from trainer.config_errors import batch_size_problem
-
-    replicas = replicas_of(hardware)
-    if not config.finds_batch_size and config.batch_size % replicas:
-        raise UserError(f"{batch_size_problem(config.batch_size, replicas)}, which {described(hardware)} has.")
-    if config.virtual_devices:
-        raise UserError(
-            f"--virtual_devices={config.virtual_devices} is for trying things on this machine: leave it out of a job."
-        )
-    return config
-
-
 def _worker_flags(config: Config, *, quiet: bool) -> tuple[str, ...]:
     """What each worker is given: the flags of the checked configuration, whatever file or default they came from."""
     from trainer.config_flags import flags_of
@@ -240,14 +238,6 @@ def _default_name(config: Config, moment: datetime) -> str:
     stamp = f"{moment:%Y%m%d-%H%M%S}"
     words = words[: LONGEST_NAME - len(stamp) - 1].strip("-")
     return f"{words if words[:1].isalpha() else 'run'}-{stamp}"
-
-
-def _check_name(name: str) -> None:
-    if not NAME_PATTERN.fullmatch(name):
-        raise UserError(
-            f"--name={name}: must be at most {LONGEST_NAME} lower-case letters, digits and hyphens, the first a letter "
-            "and the last no hyphen."
-        )
 
 
 def _location(target: Target, options: argparse.Namespace, environment: Mapping[str, str]) -> str:
@@ -270,20 +260,12 @@ def _region_of(location: str) -> str:
     return re.sub(r"-[a-z]$", "", location)
 
 
-_LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-_LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
-"""Of labels, in the letters that every service takes (cloud.google.com/resource-manager/docs/labels-overview, 2026)."""
-
-
 def _labels(given: Sequence[str]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for text in given:
         key, separator, value = text.partition("=")
-        if not (separator and _LABEL_KEY.fullmatch(key) and _LABEL_VALUE.fullmatch(value)):
-            raise UserError(
-                f"--label={text}: must be KEY=VALUE, each of at most 63 lower-case letters, digits, - and _, the key "
-                "with a letter first."
-            )
+        if not separator:
+            raise UserError(f"--label={text}: must be KEY=VALUE, as in --label=team=vision.")
         if key in labels:
             raise UserError(f"--label={text}: {key} is given twice.")
         labels[key] = value

@@ -7,6 +7,7 @@ under a gs:// address, so that several people and machines see the same jobs. It
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -173,6 +174,17 @@ def default_place(environment: Mapping[str, str]) -> str:
     if not os.path.isabs(data_home):
         data_home = os.path.expanduser("~/.local/share")
     return os.path.join(data_home, "hub-trainer", "jobs")
+
+
+def add_records_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds --records, whose value `open_records` takes."""
+    parser.add_argument(
+        "--records",
+        default="",
+        metavar="PLACE",
+        help=f"where the records of jobs are: a folder or gs://BUCKET/PREFIX (default: ${PLACE_VARIABLE}, or "
+        "~/.local/share/hub-trainer/jobs)",
+    )
 
 
 def print_warning(sentence: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from trainer.errors import EXIT_DONE
+from trainer.errors import EXIT_DONE, UserError
 
 
 class State(enum.Enum):
@@ -107,6 +107,10 @@ class LogLine:
     text: str
 
 
+class NoSuchJobError(UserError):
+    """The service has no job of that name, or has it no more."""
+
+
 class Service(Protocol):
     """One cloud service. All methods but `log_filter`, `console_url` and `gcloud_commands` ask it."""
 
@@ -128,7 +132,8 @@ class Service(Protocol):
         """One job.
 
         Raises:
-          UserError: there is none of that name, or it may not be seen.
+          NoSuchJobError: there is none of that name.
+          UserError: it may not be seen.
         """
 
     def list(self, project: str, location: str) -> Iterator[JobStatus]:

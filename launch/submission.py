@@ -1,0 +1,38 @@
+"""One submission: its record, and the job that it makes exactly once."""
+
+from __future__ import annotations
+
+from launch.google_api import ApiError
+from launch.records import Record, Records
+from launch.service import JobStatus, Service
+
+
+def submit(record: Record, service: Service, records: Records, *, may_exist: bool) -> tuple[Record, JobStatus]:
+    """Creates the job of a record, and keeps the record before and after.
+
+    Args:
+      record: of the job; its resource is "".
+      service: creates it.
+      records: keep it. Of a request that was refused no record stays; of one whose outcome nobody knows it does, and
+        `launch status` looks the job up by the submission's token.
+      may_exist: whether the same submission was perhaps made before, as by a build step that runs again.
+
+    Returns:
+      The record with the job's resource, and how the job stands.
+
+    Raises:
+      UserError: the name is another job's.
+      ApiError: the request was refused, or nobody knows whether it was carried out.
+    """
+    status = service.find(record.project, record.location, record.submission) if may_exist else None
+    if status is None:
+        records.save(record)
+        try:
+            status = service.create(record.request, record.submission)
+        except ApiError as error:
+            if not error.passes:
+                records.forget(record)
+            raise
+    record = record.requested(status.resource)
+    records.save(record)
+    return record, status
