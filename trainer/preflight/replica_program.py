@@ -187,6 +187,15 @@ class ReplicaProgram:
         return program
 
 
+def called_functions(nodes: Sequence[Any]) -> set[str]:
+    """The functions that some nodes name, as their type or in an attribute; types of operations are among them too."""
+    names = {node.op for node in nodes}
+    for attribute in (attribute for node in nodes for attribute in node.attr.values()):
+        names.add(attribute.func.name)
+        names.update(function.name for function in attribute.list.func)
+    return names
+
+
 def _with_xla_collectives(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
     """The same graph without the TPU's own collective operations, for which only TPUs have kernels."""
     changed = tf.compat.v1.GraphDef()

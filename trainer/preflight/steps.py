@@ -1,7 +1,7 @@
 """The project's own steps as a TPU would get them.
 
-What is traced here is what `trainer.training.loop`, `trainer.training.evaluation` and `trainer.features.extractors` run:
-the same step objects, built by `trainer.preparation` for the same Config, on batches of the shapes that the input
+What is traced here is what `trainer.training.loop`, `trainer.training.evaluation` and `trainer.features.extractors`
+run: the same step objects, built by `trainer.preparation` for the same Config, on batches of the shapes that the input
 pipeline gives.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -51,24 +52,23 @@ class StepPrograms(NamedTuple):
 
 
 class RunSteps:
-    """The model of a run on a pretended slice, whose steps are traced with one batch or another.
+    """A run on a pretended slice, whose steps are traced with one batch or another.
 
     Attributes:
       prepared: images and splits of the run.
-      built: its model and optimizer.
     """
 
     def __init__(self, config: Config, replicas: int, console: Console | None = None) -> None:
-        """Builds the model.
+        """Opens the images.
 
         Args:
-          config: the run; its images and its module are opened, and nothing is written.
+          config: the run; nothing is written.
           replicas: how many TPU cores share the global batch.
           console: is told how a long look through the images goes; by default nobody is.
 
         Raises:
-          UserError: the images, the module or the batch size are not as the configuration needs them, or TPUs do not
-            compute in its precision.
+          UserError: the images or the batch size are not as the configuration needs them, or TPUs do not compute in its
+            precision.
         """
         if config.finds_batch_size:
             raise UserError("--batch_size=auto is found by trying on the devices themselves: give preflight a number.")
@@ -76,7 +76,15 @@ class RunSteps:
         cluster = Cluster(pretend_slice(replicas), "TPU", f"preflight: {replicas} TPU cores, none of them here")
         check_batch(config, cluster)
         self.prepared: Prepared = prepare(config, cluster, console or Console(quiet=True))
-        self.built: Built = build(self.prepared)
+
+    @cached_property
+    def built(self) -> Built:
+        """Model and optimizer.
+
+        Raises:
+          UserError: the module is not as the configuration needs it.
+        """
+        return build(self.prepared)
 
     @property
     def smallest_batch(self) -> int:
@@ -92,7 +100,7 @@ class RunSteps:
             which neither shapes nor memory depend.
 
         Raises:
-          UserError: the replicas do not divide it.
+          UserError: the replicas do not divide it, or the module is not as the configuration needs it.
         """
         prepared = self._with_batch(batch_size) if batch_size else self.prepared
         cluster, model = prepared.cluster, self.built.model
@@ -103,7 +111,7 @@ class RunSteps:
         return StepPrograms(train, evaluate, self._traced_extraction(variables))
 
     def beside(self, program: ReplicaProgram) -> int:
-        """Bytes of a device's memory that a run has in use while it runs a program, and that the program does not touch.
+        """Bytes of a device's memory that a run keeps in use while it runs a program, which does not touch them.
 
         They are the other variables, the copy of the training state that a checkpoint is written from, and the batch
         that waits for the next step. A TPU may round each of them up.
@@ -155,13 +163,11 @@ class RunSteps:
         step = ExtractionStep(self.built.model.backbone)
         images = tf.TensorSpec([ACCELERATOR_BATCH, *element.shape], element.dtype)
         strategy = self.prepared.cluster.strategy
-        return trace_replica(
-            strategy, lambda batch: {"features": step(batch["image"])}, {"image": images}, variables
-        )
+        return trace_replica(strategy, lambda batch: {"features": step(batch["image"])}, {"image": images}, variables)
 
 
 def trace_steps(config: Config, replicas: int, console: Console | None = None) -> StepPrograms:
-    """Builds the model of a run on a pretended slice, and traces its steps: see `RunSteps`, which raises what this does.
+    """Builds the model of a run on a pretended slice, and traces its steps: see `RunSteps`.
 
     Two replicas tell as much of the programs as two hundred, but for the batch of each.
     """
