@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from absl import flags
 
-from trainer.accelerators import Slice, slice_named
+from trainer.accelerators import Gpu, Slice, accelerator_named
 from trainer.cache_home import cache_home
 from trainer.config import Config
 from trainer.config_flags import config_from_flags, parse_arguments
@@ -47,11 +47,11 @@ class Request:
 
     Attributes:
       config: the run.
-      slices: where it is to run.
+      accelerators: where it is to run.
     """
 
     config: Config
-    slices: tuple[Slice, ...]
+    accelerators: tuple[Slice | Gpu, ...]
     stage: str
     timeout: float
     cache_dir: str
@@ -64,7 +64,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "accelerator",
         "",
-        f"A TPU slice by the name that Cloud TPU has for it, such as v5litepod-8; or all: {', '.join(ALL)}.",
+        f"A TPU slice by the name that Cloud TPU has for it, such as v5litepod-8; all: {', '.join(ALL)}; or a GPU such "
+        "as l4, of which less can be said.",
         flag_values=flag_values,
     )
     flags.DEFINE_enum(
@@ -103,11 +104,11 @@ def request_from_flags(flag_values: flags.FlagValues, arguments: Sequence[str]) 
     name = flag_values.accelerator
     if not name:
         raise UserError("Say for what: --accelerator=v5litepod-8, another TPU slice, or all.")
-    slices = tuple(slice_named(each) for each in (ALL if name == "all" else (name,)))
+    accelerators = tuple(accelerator_named(each) for each in (ALL if name == "all" else (name,)))
     kept = {"auto": cache_home("preflight"), "off": ""}
     return Request(
-        config=tpu_config(arguments),
-        slices=slices,
+        config=_config(arguments, accelerators),
+        accelerators=accelerators,
         stage=flag_values.stage,
         timeout=flag_values.timeout,
         cache_dir=kept.get(flag_values.cache_dir, flag_values.cache_dir),
@@ -116,28 +117,27 @@ def request_from_flags(flag_values: flags.FlagValues, arguments: Sequence[str]) 
     )
 
 
-def tpu_config(arguments: Sequence[str]) -> Config:
-    """The run of some flags of trainer.task, with --strategy=tpu.
-
-    Raises:
-      UserError: a flag is not accepted, or asks for another strategy.
-    """
+def _config(arguments: Sequence[str], accelerators: Sequence[Slice | Gpu]) -> Config:
+    """The run of some flags of trainer.task; on a slice with --strategy=tpu, which need not be among them."""
     trainer_flags = flags.FlagValues()
     define_trainer_flags(trainer_flags)
     parse_arguments(trainer_flags, arguments)
     config = config_from_flags(trainer_flags, read_text)
+    if isinstance(accelerators[0], Gpu):
+        return config
     if config.strategy not in ("default", "tpu"):
         raise UserError(f"--strategy={config.strategy} does not run on TPUs: give --strategy=tpu, or leave it out.")
     return Config.parse(config.model_dump() | {"strategy": "tpu"})
 
 
 def preflight(request: Request) -> list[Report]:
-    """Checks; prints each report as it comes, unless there are several and no JSON is wanted."""
+    """Checks and prints; gives the reports."""
     require_temporary_folder()
     console = Console(quiet=request.quiet or request.json)
     import_tensorflow_quietly()
     from trainer.preflight.cache import Cache
     from trainer.preflight.check import Checker, Options
+    from trainer.preflight.gpu import check_gpu
 
     python = compiler_python(os.environ)
     stage = request.stage if request.stage != "auto" else ("b" if python else "a")
@@ -149,18 +149,21 @@ def preflight(request: Request) -> list[Report]:
         console,
     )
     reports = []
-    for slice_ in request.slices:
-        reports.append(checker.check(slice_))
+    for accelerator in request.accelerators:
+        if isinstance(accelerator, Gpu):
+            reports.append(check_gpu(request.config, accelerator, console))
+        else:
+            reports.append(checker.check(accelerator))
         if request.json:
             print(json.dumps(reports[-1].to_json()), flush=True)
-        elif len(request.slices) == 1 and not request.quiet:
-            _print(reports[-1].lines())
-        elif not request.quiet:
-            console.note(f"{slice_.name}: {reports[-1].verdict.word}")
-    if len(reports) > 1 and not request.json:
+        elif len(request.accelerators) > 1:
+            console.note(f"{accelerator.name}: {reports[-1].verdict.word}")
+    if request.json:
+        return reports
+    if len(reports) > 1:
         _print(table(reports))
-    elif request.quiet and not request.json:
-        _print(reports[0].lines()[:1])
+    else:
+        _print(reports[0].lines()[: 1 if request.quiet else None])
     return reports
 
 

@@ -74,7 +74,7 @@ def program_digest(hlo: bytes) -> str:
     from tensorflow.compiler.xla.service import hlo_pb2
 
     module = hlo_pb2.HloModuleProto.FromString(hlo)
-    module.name = module.entry_computation_name = ""
+    module.name, module.entry_computation_name, module.id = "", "", 0
     module.ClearField("stack_frame_index")
     for computation in module.computations:
         computation.name = ""

@@ -153,13 +153,12 @@ class ReplicaProgram:
         specs = [tf.TensorSpec(entry.spec.shape, entry.spec.dtype) for entry in self.inputs]
         try:
             # "CPU" says for which of this machine's devices to lower: a TensorFlow without a TPU has no other word.
-            return self.on_cpu.experimental_get_compiler_ir(*specs)(stage=stage, platform_name="CPU")
+            return self._compiled.experimental_get_compiler_ir(*specs)(stage=stage, platform_name="CPU")
         except (ValueError, TypeError, NotImplementedError, tf.errors.OpError) as error:
             raise LoweringError(str(error), _blamed(str(error))) from error
 
     @cached_property
-    def on_cpu(self) -> Any:
-        """The program as a function of its inputs, compiled by XLA. It runs here only where there is one replica."""
+    def _compiled(self) -> Any:
         specs = [tf.TensorSpec(entry.spec.shape, entry.spec.dtype) for entry in self.inputs]
         return tf.function(self._as_function(), jit_compile=True, input_signature=specs, autograph=False)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from trainer.preflight.roofline import shown_seconds
 from trainer.preflight.verdict import (
     EVALUATE,
     EXTRACT,
@@ -108,7 +109,7 @@ def _row(report: Report) -> tuple[str, ...]:
         verdict.sentence.split(" for ")[0],
         f"{most / GIB:.2f} GiB",
         gib,
-        *map(_time, (step, hours * 3600)),
+        *map(shown_seconds, (step, hours * 3600)),
     )
 
 
@@ -146,8 +147,8 @@ def _number_line(name: str, number: Number) -> str:
     label = name.replace("_", " ")
     if number.value is None:
         return f"  {label:<13} unknown: {number.note}"
-    value = _time(number.value) if number.unit == "s" else f"{_scaled(number.value)} {number.unit}"
-    value = _time(number.value * 3600) if number.unit == "h" else value
+    value = shown_seconds(number.value) if number.unit == "s" else f"{_scaled(number.value)} {number.unit}"
+    value = shown_seconds(number.value * 3600) if number.unit == "h" else value
     return f"  {label:<13} {value} ({number.kind}): {number.note}"
 
 
@@ -156,11 +157,3 @@ def _scaled(value: float) -> str:
         if value >= 10 * scale:
             return f"{value / scale:.3g}{letter}"
     return f"{value:.4g}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 1e-3:
-        return f"{seconds * 1e6:.3g} us"
-    if seconds < 1:
-        return f"{seconds * 1e3:.3g} ms"
-    return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 3600:.3g} h"

@@ -120,24 +120,17 @@ class RunSteps:
         strategy = self.prepared.cluster.strategy
         others = [
             variable
-            for variable in self._variables()
+            for variable in all_variables(self.built)
             if id(strategy.experimental_local_results(variable)[0].handle) not in touched
         ]
         copied = TrainingState(self.built.model, self.built.optimizer).variables
         waiting = sum(spec.shape.num_elements() * spec.dtype.size for _, spec in program.inputs)
-        return _bytes(others) + _bytes(copied) + waiting
+        return bytes_of(others) + bytes_of(copied) + waiting
 
     def _with_batch(self, batch_size: int) -> Prepared:
         config = self.prepared.config.with_batch_size(batch_size)
         check_batch(config, self.prepared.cluster)
         return dataclasses.replace(self.prepared, config=config)
-
-    def _variables(self) -> list[tf.Variable]:
-        """All that a replica has a copy of."""
-        model, optimizer = self.built.model, self.built.optimizer
-        averages, scale = optimizer.averages.by_path(), optimizer.loss_scale.by_name()
-        found = [variable.value for variable in (*model.variables, *optimizer.rule.variables)]
-        return [*found, *averages.values(), *scale.values()]
 
     def _named_variables(self) -> dict[str, tf.Variable]:
         known = [*self.built.model.variables, *self.built.optimizer.rule.variables]
@@ -185,5 +178,13 @@ def feature_batch(rows: int, feature_size: int) -> dict[str, tf.TypeSpec]:
     return {"features": tf.TensorSpec([rows, feature_size], tf.float32), "label": numbers, "index": numbers}
 
 
-def _bytes(variables: Iterable[tf.Variable]) -> int:
+def all_variables(built: Built) -> list[tf.Variable]:
+    """All that every replica of a run has a copy of."""
+    model, optimizer = built.model, built.optimizer
+    kept = (*optimizer.averages.by_path().values(), *optimizer.loss_scale.by_name().values())
+    return [*(variable.value for variable in (*model.variables, *optimizer.rule.variables)), *kept]
+
+
+def bytes_of(variables: Iterable[tf.Variable]) -> int:
+    """Bytes of their numbers."""
     return sum(math.prod(variable.shape) * variable.dtype.size for variable in variables)
