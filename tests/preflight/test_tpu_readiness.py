@@ -21,7 +21,7 @@ from trainer.features.extractors import ACCELERATOR_BATCH
 from trainer.model.optimizer import Optimizer
 from trainer.preflight import steps
 from trainer.preflight.pretend_tpu import pretend_slice
-from trainer.preflight.readiness import Finding, Rule, check_program
+from trainer.preflight.readiness import Finding, check_program
 from trainer.preflight.replica_program import ReplicaProgram
 from trainer.preflight.steps import RunSteps, StepPrograms, trace_steps
 from trainer.preflight.tracing import trace_replica
@@ -271,105 +271,6 @@ Step = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 
 def findings_of(step: Step, spec: tf.TensorSpec) -> list[Finding]:
     return check_program(trace_replica(pretend_slice(CORES), step, {"x": spec}))
-
-
-def printing(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    tf.print("batch", batch["x"])
-    return {"y": batch["x"]}
-
-
-def called_printing(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return tf.function(printing)(batch)
-
-
-def calling_python(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.py_function(lambda x: x, [batch["x"]], tf.float32)}
-
-
-def calling_numpy(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.numpy_function(lambda x: x, [batch["x"]], tf.float32)}
-
-
-def writing_text(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.strings.as_string(batch["x"])}
-
-
-def decoding(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.io.decode_jpeg(tf.constant(b""))}
-
-
-def resizing_bicubically(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.image.resize(batch["x"][tf.newaxis, ..., tf.newaxis], [2, 2], "bicubic")}
-
-
-def asking_the_host(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.compat.v1.tpu.outside_compilation(tf.negative, batch["x"])}
-
-
-def masking(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.reduce_sum(tf.boolean_mask(batch["x"], batch["x"] > 0.0))}
-
-
-def counting_by_data(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.range(tf.cast(batch["x"][0, 0], tf.int32))}
-
-
-def complex_in_double(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.cast(tf.math.real(tf.cast(batch["x"], tf.complex128) * 1j), tf.float32)}
-
-
-def in_double(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.cast(tf.exp(tf.cast(batch["x"], tf.float64)), tf.float32)}
-
-
-def asserting(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """XLA leaves assertions out, text and all."""
-    tf.debugging.Assert(tf.reduce_all(batch["x"] > 0.0), ["not above zero:", batch["x"]])
-    return {"y": batch["x"]}
-
-
-def complex_in_single(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.math.real(tf.signal.fft(tf.cast(batch["x"], tf.complex64)))}
-
-
-@pytest.mark.parametrize(
-    ("step", "rule", "said"),
-    [
-        (printing, "host", "tf.print"),
-        (called_printing, "host", "tf.print"),
-        (calling_python, "host", "tf.py_function"),
-        (calling_numpy, "host", "tf.numpy_function"),
-        (writing_text, "host", "AsString"),
-        (decoding, "host", "tf.io.decode_jpeg"),
-        (resizing_bicubically, "host", "ResizeBicubic"),
-        (asking_the_host, "host", "marked for the host"),
-        (masking, "dynamic", "boolean_mask"),
-        (counting_by_data, "lowering", "compile-time constant"),
-        (complex_in_double, "type", "c128"),
-        (in_double, "emulated", "float64"),
-    ],
-    ids=lambda value: value.__name__ if callable(value) else "",
-)
-def test_a_step_that_no_tpu_takes_is_found(step: Step, rule: Rule, said: str) -> None:
-    findings = findings_of(step, tf.TensorSpec([4, 4]))
-    assert any(finding.rule == rule and said in finding.message for finding in findings), findings
-    assert {finding.rule for finding in findings} <= {rule, "emulated"}
-    assert all(finding.name or finding.rule == "lowering" for finding in findings)
-
-
-@pytest.mark.parametrize("step", [asserting, complex_in_single], ids=lambda step: step.__name__)
-def test_a_step_that_a_tpu_takes_is_let_through(step: Step) -> None:
-    assert findings_of(step, tf.TensorSpec([4, 4])) == []
-
-
-def test_a_batch_of_open_size_or_of_text_is_found() -> None:
-    def step(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {"y": tf.identity(batch["x"])}
-
-    (open_size,) = findings_of(step, tf.TensorSpec([None, 4]))
-    assert (open_size.rule, open_size.name) == ("shape", "x")
-    (text,) = findings_of(step, tf.TensorSpec([4], tf.string))
-    assert (text.rule, text.name) == ("type", "x")
 
 
 def test_what_stays_on_the_host_is_found() -> None:
