@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import modules
 import tensorflow as tf
 
+from trainer.preflight.pretend_tpu import pretend_slice
 from trainer.preflight.readiness import Rule
+from trainer.preflight.replica_program import ReplicaProgram
+from trainer.preflight.tracing import trace_replica
 
 IMAGES = tf.TensorSpec([2, 8, 8, 3])
 Compute = Callable[[tf.Tensor], Any]
@@ -209,3 +214,17 @@ CASES = (
     Case(convolving, as_module=True),
     Case(branching, as_module=True),
 )
+
+
+def program_of(case: Case, folder: Path, replicas: int = 2) -> ReplicaProgram:
+    """A replica's program of a step that does nothing but the case; `folder` takes what is saved."""
+    strategy, compute = pretend_slice(replicas), case.compute
+    if case.as_module:
+        saved = modules.computing(folder / "module", case.spec, case.compute)
+        with strategy.scope():
+            compute = tf.saved_model.load(str(saved))
+
+    def step(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {"y": compute(batch["x"])}
+
+    return trace_replica(strategy, step, {"x": case.spec})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -24,14 +24,22 @@ class CachedCompiler:
         self._make = make
         self._cache = cache
 
-    def __call__(self, programs: StepPrograms, timeout: float | None = None) -> dict[str, Answer]:
+    def __call__(
+        self, programs: StepPrograms, timeout: float | None = None, only: Collection[str] | None = None
+    ) -> dict[str, Answer]:
         """Its answers by the programs' names; see `Compiler`.
+
+        Args:
+          programs: to ask about.
+          timeout: seconds for all of them, if less than usual.
+          only: the names of those to ask about; None: all.
 
         Raises:
           CompilerError: one is missing.
           LoweringError: a program has no form that it could take.
         """
-        protos = {name: program.hlo_proto for name, program in programs.by_name().items()}
+        wanted = {name: program for name, program in programs.by_name().items() if only is None or name in only}
+        protos = {name: program.hlo_proto for name, program in wanted.items()}
         keys = {
             name: key_of({"program": program_digest(hlo), "slice": self._slice.name, "versions": VERSIONS})
             for name, hlo in protos.items()

@@ -26,6 +26,10 @@ class Largest:
         return self.refused - self.batch <= self.unit
 
 
+_FINE = 32
+"""Where what is left is so many times smaller than the batch, it pays to try a round number's neighbour."""
+
+
 def largest_fitting(
     fits: Callable[[int], bool],
     *,
@@ -37,9 +41,9 @@ def largest_fitting(
 ) -> Largest:
     """Looks for the largest multiple of `unit` that fits.
 
-    It guesses from what the refused batch needed, or halves, steps on from there twice as far each time, and halves
-    what is left between a batch that fits and one that does not. What is larger than one that does not fit is taken
-    not to.
+    It guesses from what the refused batch needed, or halves, and then halves what is left between a batch that fits and
+    one that does not, at round numbers: devices pad batches, so that memory grows in steps that begin behind these.
+    What is larger than one that does not fit is taken not to.
 
     Args:
       fits: tries a batch.
@@ -49,21 +53,40 @@ def largest_fitting(
       allowed: bytes that there are.
       has_time: asked before each trial; where not, what is known by then is given.
     """
-    fitting, too_large, stride = 0, refused // unit, 1
+    fitting, too_large = 0, refused // unit
     place = _guess(too_large, needed, allowed)
     while too_large - fitting > 1 and has_time():
         if not fitting < place < too_large:
-            place = (fitting + too_large) // 2
+            place = _roundest(fitting, too_large)
         if fits(place * unit):
-            fitting, place = place, place + stride
+            fitting = place
         else:
-            too_large, place = place, place - stride
-        stride *= 2
+            too_large = place
+        left = too_large - fitting
+        is_likely = _roundness(fitting) >= left and left * _FINE <= too_large
+        place = fitting + 1 if is_likely else 0
     return Largest(fitting * unit, too_large * unit, unit)
 
 
 def _guess(too_large: int, needed: int | None, allowed: int) -> int:
-    """Where the border may be: memory grows about in proportion to the batch. Else the next power of two below."""
-    if needed:
-        return too_large * allowed // needed
-    return 2 ** ((too_large - 1).bit_length() - 1) if too_large > 1 else 0
+    """Where the border may be, as a round number: memory grows about in proportion. Without a clue, a power of two."""
+    if not needed:
+        return 2 ** ((too_large - 1).bit_length() - 1) if too_large > 1 else 0
+    place = too_large * allowed // needed
+    digits = max(0, place.bit_length() - 4)
+    return place >> digits << digits
+
+
+def _roundest(low: int, high: int) -> int:
+    """The multiple of the largest power of two well between two numbers."""
+    margin = (high - low) // 4
+    first, last = low + max(1, margin), high - max(1, margin)
+    step = 2 ** (last.bit_length())
+    while last // step * step < first:
+        step //= 2
+    return last // step * step
+
+
+def _roundness(place: int) -> int:
+    """The largest power of two that divides a number; of 0, which is no batch, 0."""
+    return place & -place

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 from trainer.accelerators import Slice
 from trainer.preflight.compiler import Answer, Refused
@@ -69,12 +70,13 @@ class BatchSearch:
           slice_: the slice.
           trace: traces the run's steps.
           compiler: is asked about them.
-          seconds: after which no other batch is tried.
+          seconds: that it may take.
           clock: seconds.
         """
         self._run, self._slice, self._trace, self._compiler = run, slice_, trace, compiler
         self._clock = clock
         self._end = clock() + seconds
+        self._longest = 0.0
 
     def __call__(self, batch: int, answers: Mapping[str, Answer], steps: Mapping[str, CompiledStep]) -> Largest:
         """Searches below a batch that does not fit.
@@ -84,19 +86,31 @@ class BatchSearch:
         """
         needed = [answer.needed for answer in answers.values() if isinstance(answer, Refused) and answer.needed]
         needed += [step.needed for step in steps.values()]
-        allowed = allowed_bytes(self._slice)
-        return largest_fitting(
-            self._fits,
-            unit=self._run.smallest_batch,
-            refused=batch,
-            needed=max(needed) if needed and max(needed) > allowed else None,
-            allowed=allowed,
-            has_time=lambda: self._clock() < self._end,
-        )
+        most, allowed = max(needed, default=0), allowed_bytes(self._slice)
+        # A trial of those that were refused takes less time than one of all.
+        suspects = {problem.step for problem in refusals(self._slice, answers, steps)}
+        while True:
+            largest = largest_fitting(
+                partial(self._fits, names=suspects),
+                unit=self._run.smallest_batch,
+                refused=batch,
+                needed=most if most > allowed else None,
+                allowed=allowed,
+                has_time=self._has_time,
+            )
+            if not largest.batch or self._fits(largest.batch, set(answers)):
+                return largest
+            suspects, batch, most = set(answers), largest.batch, 0
 
-    def _fits(self, batch: int) -> bool:
+    def _has_time(self) -> bool:
+        """Whether there is time for two more trials: the last thing to do is to try what was found with all steps."""
+        return self._clock() + 2 * self._longest < self._end
+
+    def _fits(self, batch: int, names: Collection[str]) -> bool:
+        began = self._clock()
         programs = self._trace(batch)
-        answers = self._compiler(programs, self._end - self._clock())
+        answers = self._compiler(programs, max(1.0, self._end - self._clock()), names)
+        self._longest = max(self._longest, self._clock() - began)
         return not refusals(self._slice, answers, compiled_steps(self._run, programs, answers))
 
 
