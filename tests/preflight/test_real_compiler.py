@@ -15,7 +15,7 @@ from trainer.accelerators import SLICES, Slice, slice_named
 from trainer.config import Config
 from trainer.preflight.cache import Cache
 from trainer.preflight.check import MOST_REPLICAS, Checker, Options
-from trainer.preflight.compiler import Accepted, Compiler, compiler_python
+from trainer.preflight.compiler import EXCHANGE_MARK, Accepted, Compiler, compiler_python
 from trainer.preflight.pretend_tpu import pretend_slice
 from trainer.preflight.tracing import trace_replica
 from trainer.preflight.verdict import TRAIN, DoesNot, Fits, Number
@@ -49,6 +49,23 @@ def test_a_run_compiles_and_fits(tmp_path: Path) -> None:
     assert weights < train.memory.shared <= train.memory.outputs
     assert weights < train.memory.arguments < train.memory.total
     assert train.flops > 2 * 66_890
+
+
+@pytest.mark.long
+def test_an_exchange_between_replicas_compiles() -> None:
+    """TPUStrategy has the other replicas take the first one's value by it, which tf2xla has no form for."""
+    slice_ = slice_named("v5litepod-4")
+    strategy = pretend_slice(slice_.replicas)
+    with strategy.scope():
+        counter = tf.Variable(tf.zeros([4]), aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+
+    def step(batch: Mapping[str, tf.Tensor]) -> None:
+        counter.assign_add(batch["x"])
+
+    program = trace_replica(strategy, step, {"x": tf.TensorSpec([4])}, {"counter": counter})
+    assert EXCHANGE_MARK in program.hlo
+    (answer,) = compiler_for(slice_)({"step": program.hlo_proto}).values()
+    assert isinstance(answer, Accepted), answer
 
 
 @pytest.mark.long

@@ -36,7 +36,9 @@ _INSTALL = (
     + ", ".join(f"{name}=={version}" for name, version in VERSIONS.items())
 )
 
-_EXCHANGE_MARK = "preflight.all_to_all"  # As trainer.preflight.replica_program has it, which imports TensorFlow.
+EXCHANGE_MARK = "preflight.all_to_all"
+"""The target of the custom call that stands for an exchange between replicas in HLO, for which tf2xla has no form; its
+backend_config has the dimensions, as JSON."""
 
 _TOPOLOGY_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "v4": {"chip_config_name": "megacore", "chips_per_host_bounds": [2, 2, 1]},
@@ -143,7 +145,7 @@ class Compiler:
             "topology": f"{generation}:{self._slice.topology}",
             "options": _TOPOLOGY_OPTIONS.get(generation, {}),
             "replicas": self._slice.replicas,
-            "exchange_mark": _EXCHANGE_MARK,
+            "exchange_mark": EXCHANGE_MARK,
             "programs": entries,
         }
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")

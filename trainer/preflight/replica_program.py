@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from trainer.preflight.compiler import EXCHANGE_MARK
+
 REPLICA_SUM = "CrossReplicaSum"
 """The type of the operation that adds up a tensor over all replicas."""
 
@@ -22,9 +24,6 @@ REPLICA_EXCHANGE = "AllToAll"
 """The type of the operation by which every replica gets a part of every other's tensor. TPUStrategy makes all replicas
 take the first one's value by it, for variables with that kind of aggregation, such as the counter of a Keras optimizer.
 """
-
-EXCHANGE_MARK = "preflight.all_to_all"
-"""The target of the custom call that stands for an exchange in HLO; its backend_config has the dimensions, as JSON."""
 
 
 class Operation(NamedTuple):
