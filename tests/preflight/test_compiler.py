@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import select
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -131,3 +133,21 @@ def test_the_process_itself_refuses_other_versions(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(compiler, "VERSIONS", wanted)
     with pytest.raises(CompilerError, match="is not installed|is not the version"):
         Compiler(SLICE, [sys.executable], 60)({"train": b"no hlo"})
+
+
+WAITING = """
+import os, subprocess, sys, time
+child = "import time; from trainer.preflight.compiler_process import end_with_parent; end_with_parent(0.01); "
+subprocess.Popen([sys.executable, "-c", child + "print('ready', flush=True); time.sleep(60)"])
+time.sleep(60)
+"""
+
+
+def test_the_process_ends_with_the_one_that_waits_for_it() -> None:
+    with subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stdout
+        assert waiting.stdout.readline() == "ready\n"
+        waiting.kill()
+        # The end of the pipe, which the child holds too, comes when both are gone.
+        assert select.select([waiting.stdout], [], [], 20)[0]
+        assert waiting.stdout.read() == ""
