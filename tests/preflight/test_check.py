@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import modules
+import numpy as np
 import pytest
 import tensorflow as tf
 from compiled_steps import GIB, FakeCompiler, accepted, out_of_memory
@@ -230,6 +232,24 @@ def test_other_code_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(check, "code_digest", lambda digest=digest: digest)
         checker_of(compiler, str(tmp_path)).check(SLICE)
     assert len(pretended) == 2
+
+
+def test_other_data_is_another_run(tmp_path: Path) -> None:
+    checker = checker_of(FakeCompiler(lambda name: accepted()), str(tmp_path))
+    run = RunSteps(config_of(), 1)
+    prepared, source = run.prepared, run.prepared.source
+    variants = [
+        prepared,
+        dataclasses.replace(prepared, train=prepared.train[1:]),
+        dataclasses.replace(prepared, class_weights=np.ones(10, np.float32)),
+        dataclasses.replace(prepared, splits=dataclasses.replace(prepared.splits, test=prepared.splits.test[1:])),
+        dataclasses.replace(prepared, source=dataclasses.replace(source, native_size=9)),
+        dataclasses.replace(prepared, source=dataclasses.replace(source, class_names=(*source.class_names, "11"))),
+    ]
+    keys = set()
+    for run.prepared in variants:
+        keys.add(checker._key(run, SLICE))
+    assert len(keys) == len(variants)
 
 
 def test_names_of_operations_are_no_part_of_a_program(programs: StepPrograms) -> None:

@@ -87,24 +87,20 @@ class BatchSearch:
         needed = [answer.needed for answer in answers.values() if isinstance(answer, Refused) and answer.needed]
         needed += [step.needed for step in steps.values()]
         most, allowed = max(needed, default=0), allowed_bytes(self._slice)
-        # A trial of those that were refused takes less time than one of all.
+        # The other steps fit with a larger batch than those that will be tried.
         suspects = {problem.step for problem in refusals(self._slice, answers, steps)}
-        while True:
-            largest = largest_fitting(
-                partial(self._fits, names=suspects),
-                unit=self._run.smallest_batch,
-                refused=batch,
-                needed=most if most > allowed else None,
-                allowed=allowed,
-                has_time=self._has_time,
-            )
-            if not largest.batch or self._fits(largest.batch, set(answers)):
-                return largest
-            suspects, batch, most = set(answers), largest.batch, 0
+        return largest_fitting(
+            partial(self._fits, names=suspects),
+            unit=self._run.smallest_batch,
+            refused=batch,
+            needed=most if most > allowed else None,
+            allowed=allowed,
+            has_time=self._has_time,
+        )
 
     def _has_time(self) -> bool:
-        """Whether there is time for two more trials: the last thing to do is to try what was found with all steps."""
-        return self._clock() + 2 * self._longest < self._end
+        """Whether there is time for a trial that takes as long as the longest so far."""
+        return self._clock() + self._longest < self._end
 
     def _fits(self, batch: int, names: Collection[str]) -> bool:
         began = self._clock()
