@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from trainer import config_flags, task
+from trainer import config_flags, program, task
 from trainer.config import Config
 from trainer.config_fields import field_topic
 from trainer.errors import EXIT_USER, UserError
@@ -90,7 +90,7 @@ def test_an_argument_that_is_no_flag_is_refused(capsys: pytest.CaptureFixture[st
 
 def test_a_config_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing.json cannot be read"):
-        task.read_text(str(tmp_path / "nothing.json"))
+        program.read_text(str(tmp_path / "nothing.json"))
 
 
 def test_readme_has_every_flag_under_its_topic() -> None:

@@ -21,8 +21,10 @@ from trainer.preflight.cache import Cache, program_digest
 from trainer.preflight.check import Checker, Options
 from trainer.preflight.compiler import Answer
 from trainer.preflight.report import Report
+from trainer.preflight.search import Largest
 from trainer.preflight.steps import RunSteps, StepPrograms, trace_steps
-from trainer.preflight.verdict import EVALUATE, EXTRACT, TRAIN, DoesNot, Fits, Number, Unchecked
+from trainer.preflight.too_large import with_way_out
+from trainer.preflight.verdict import EVALUATE, EXTRACT, TRAIN, DoesNot, Fits, Number, Problem, Unchecked
 
 SLICE = slice_named("v5litepod-1")
 """Of one replica: tracing for more tells nothing more here, and takes longer."""
@@ -149,7 +151,7 @@ def test_the_largest_batch_is_searched_and_right_when_tried(pretended: list[int]
     (problem,) = report.verdict.problems
     assert (problem.step, problem.rule) == (TRAIN, "memory")
     assert "Ran out of memory on HBM." in problem.message
-    assert "largest that compiles and fits is --batch_size=35" in problem.message  # 4 + 35 / 3 = 15.67
+    assert "largest that compiles and fits is --batch_size=35." in problem.message  # 4 + 35 / 3 = 15.67
     assert "--accumulation_steps=2" in problem.message
     assert report.largest_batch == 35
     assert {35, 36} <= set(pretended)
@@ -277,3 +279,27 @@ def test_float64_is_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
     report = checker_of(FakeCompiler(lambda name: accepted())).check(SLICE)
     assert isinstance(report.verdict, Fits)
     assert {remark.rule for remark in report.remarks} == {"emulated"}
+
+
+@pytest.mark.parametrize(
+    ("step", "largest", "said"),
+    [
+        (
+            TRAIN,
+            Largest(32, 40, 8),
+            "The largest that compiles and fits is --batch_size=32. --accumulation_steps=4 keeps",
+        ),
+        (EVALUATE, Largest(32, 40, 8), "The largest that compiles and fits is --batch_size=32."),
+        (TRAIN, Largest(32, 64, 8), "--batch_size=32 compiles and fits, and 64 does not; for lack of time"),
+        (TRAIN, Largest(0, 8, 8), "Not even --batch_size=8 does"),
+        (TRAIN, Largest(0, 64, 8), "No batch was found that fits, and not even --batch_size=64 does"),
+        (TRAIN, None, "A smaller --batch_size needs less. --accumulation_steps=4"),
+        (EXTRACT, None, "--feature_cache=off"),
+    ],
+)
+def test_the_way_out_of_a_full_memory(step: str, largest: Largest | None, said: str) -> None:
+    message = with_way_out(Problem(step, "memory", "Full."), largest, 2).message
+    assert message.startswith("Full. ") and said in message
+    assert ("--accumulation_steps" in message) == ("--accumulation_steps" in said or "lack of time" in said)
+    other = Problem(step, "compiler", "No.")
+    assert with_way_out(other, largest, 2) == other

@@ -84,7 +84,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         1.0,
         flag_values=flag_values,
     )
-    flags.DEFINE_bool("json", False, "Print one JSON object a line and accelerator.", flag_values=flag_values)
+    flags.DEFINE_bool("json", False, "Print a JSON object for each accelerator, on a line.", flag_values=flag_values)
     flags.DEFINE_bool("quiet", False, "Print nothing but verdicts and errors.", flag_values=flag_values)
     flags.DEFINE_string(
         "cache_dir", "auto", "Folder to keep results in: auto, off, or a path.", flag_values=flag_values

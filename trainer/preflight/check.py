@@ -171,7 +171,7 @@ class Checker:
         verdict: DoesNot | Unchecked = Unchecked(
             slice_.name,
             "TensorFlow can lower all steps for a TPU, but its compiler was not asked whether they compile and fit: "
-            "--stage=b asks it.",
+            "--stage=b asks it, where it is installed (pip install '.[preflight]').",
         )
         if lowered.problems:
             verdict = DoesNot(slice_.name, lowered.problems)

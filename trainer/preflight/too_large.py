@@ -11,7 +11,7 @@ from trainer.preflight.compiler import Answer, Refused
 from trainer.preflight.compiling import CachedCompiler, compiled_steps
 from trainer.preflight.search import Largest, largest_fitting
 from trainer.preflight.steps import RunSteps, StepPrograms
-from trainer.preflight.verdict import EXTRACT, CompiledStep, Problem
+from trainer.preflight.verdict import EXTRACT, TRAIN, CompiledStep, Problem
 
 _GIB = 2**30
 
@@ -129,15 +129,15 @@ def _way_out(step: str, largest: Largest | None, pieces: int) -> str:
         return (
             "Computing features once does not depend on --batch_size: --feature_cache=off computes them in its steps."
         )
-    again = f"--accumulation_steps={2 * pieces} keeps the batch and needs less"
+    again = f" --accumulation_steps={2 * pieces} keeps the batch and needs less." if step == TRAIN else ""
     if largest is None:
-        return f"A smaller --batch_size needs less, and {again}."
+        return f"A smaller --batch_size needs less.{again}"
     if not largest.batch:
         word = "Not even" if largest.exact else "No batch was found that fits, and not even"
         return f"{word} --batch_size={largest.refused} does: a smaller --image_size or another --backbone needs less."
     if largest.exact:
-        return f"The largest that compiles and fits is --batch_size={largest.batch}; or {again}."
+        return f"The largest that compiles and fits is --batch_size={largest.batch}.{again}"
     return (
         f"--batch_size={largest.batch} compiles and fits, and {largest.refused} does not; for lack of time, nothing "
-        f"between them was tried; or {again}."
+        f"between them was tried.{again}"
     )
