@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,8 +171,25 @@ def test_what_the_run_keeps_beside_a_step_counts(pretended: list[int]) -> None:
     assert report.largest_batch == 0
 
 
+class Forgetful(Cache):
+    """Finds nothing; notes what it was to keep."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.kept: list[str] = []
+
+    def save(self, kind: str, key: str, value: Any) -> None:
+        self.kept.append(kind)
+
+
+def searched(compiler: FakeCompiler, seconds: float, clock: Callable[[], float]) -> tuple[Report, list[str]]:
+    """A report, and what was kept of it."""
+    cache = Forgetful()
+    return Checker(config_of(), Options("b", seconds), compiler.make, cache, clock=clock).check(SLICE), cache.kept
+
+
 def test_a_search_that_the_compiler_ends_says_so(pretended: list[int]) -> None:
-    compiler = FakeCompiler(by_batch(lambda batch: 100 * GIB, pretended))
+    compiler = FakeCompiler(by_batch(lambda batch: batch * GIB, pretended))
     answer = compiler.answer
 
     def once(name: str) -> Answer:
@@ -179,11 +197,22 @@ def test_a_search_that_the_compiler_ends_says_so(pretended: list[int]) -> None:
         return answer(name)
 
     compiler.answer = once
-    report = checker_of(compiler).check(SLICE)
+    report, kept = searched(compiler, 100.0, lambda: 0.0)
     assert isinstance(report.verdict, DoesNot)
     assert "A smaller --batch_size needs less" in report.verdict.problems[0].message
     assert "it had not answered" in report.remarks[0].message
     assert report.largest_batch is None
+    assert "reports" not in kept
+
+
+@pytest.mark.parametrize(("seconds", "exact"), [(10.0, False), (100.0, True)])
+def test_a_search_without_time_says_what_it_knows(seconds: float, exact: bool, pretended: list[int]) -> None:
+    compiler = FakeCompiler(by_batch(lambda batch: batch * GIB, pretended))
+    clock = map(float, itertools.count())  # Each look at it takes a second.
+    report, kept = searched(compiler, seconds, clock.__next__)
+    assert isinstance(report.verdict, DoesNot)
+    assert ("fits is --batch_size=15." in report.verdict.problems[0].message) == exact
+    assert (report.settled, "reports" in kept) == (exact, exact)
 
 
 def test_where_features_are_too_large_no_batch_helps(tmp_path: Path, traced: list[int]) -> None:

@@ -105,7 +105,7 @@ class Checker:
         """
         if slice_.replicas > MOST_REPLICAS:
             reason = (
-                f"preflight traces at most {MOST_REPLICAS} replicas: check a smaller slice with the same batch each"
+                f"Preflight traces at most {MOST_REPLICAS} replicas: check a smaller slice with the same batch each."
             )
             return Report(Unchecked(slice_.name, reason), self._config.batch_size)
         run = self._run(slice_.replicas)
@@ -116,7 +116,7 @@ class Checker:
         report = self._stage_a(run, slice_)
         if self._options.stage == "b" and isinstance(report.verdict, Unchecked):
             report = self._stage_b(report, run, slice_)
-        if key and not isinstance(report.verdict, Unchecked):
+        if key and report.settled:
             self._cache.save(_REPORTS, key, report.to_json())
         return report
 
@@ -185,7 +185,7 @@ class Checker:
             answers = compiler(programs)
         except CompilerError as error:
             reason = f"The TPU compiler gave no answer: {error}."
-            return replace(report, verdict=Unchecked(slice_.name, reason))
+            return replace(report, verdict=Unchecked(slice_.name, reason), settled=False)
         report = replace(report, seconds={**report.seconds, "compile": self._clock() - began})
         steps = compiled_steps(run, programs, answers)
         problems = refusals(slice_, answers, steps)
@@ -206,10 +206,12 @@ class Checker:
             largest, failure = self._largest_batch(run, slice_, compiler, answers, steps)
             report = replace(report, seconds={**report.seconds, "search": self._clock() - began})
         if failure:
-            report = replace(report, remarks=(*report.remarks, Problem("", "compiler", failure)))
+            report = replace(report, remarks=(*report.remarks, Problem("", "compiler", failure)), settled=False)
         pieces = self._config.accumulation_steps
         verdict = DoesNot(slice_.name, tuple(with_way_out(problem, largest, pieces) for problem in problems))
-        return replace(report, verdict=verdict, largest_batch=largest.batch if largest else None)
+        if largest:
+            report = replace(report, largest_batch=largest.batch, settled=largest.exact)
+        return replace(report, verdict=verdict)
 
     def _largest_batch(
         self,

@@ -41,6 +41,7 @@ class Report:
       remarks: what is worth knowing and speaks not against the run.
       numbers: by name, see `trainer.preflight.roofline`; empty where the steps were not compiled.
       seconds: what took how long, by name: "trace", "compile", "search".
+      settled: whether asking again would tell the same: not where time ran out, or the compiler.
     """
 
     verdict: Verdict
@@ -49,6 +50,7 @@ class Report:
     remarks: tuple[Problem, ...] = ()
     numbers: Mapping[str, Number] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    settled: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object: the verdict's own keys and these."""
@@ -70,6 +72,7 @@ class Report:
             remarks=tuple(Problem(**remark) for remark in values["remarks"]),
             numbers={name: Number(**number) for name, number in values["numbers"].items()},
             seconds=dict(values["seconds"]),
+            settled=values["settled"],
         )
 
     def lines(self) -> list[str]:
