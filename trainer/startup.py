@@ -59,8 +59,8 @@ def import_tensorflow_quietly(*, local_tpu: bool = False) -> None:
     TensorFlow 2.21 (2026) writes some lines to standard error before its log level counts. Its level is set to errors
     for all that follows, unless `TF_CPP_MIN_LOG_LEVEL` says otherwise; absl's Python log is set to warnings. Its gs://
     file system gets other defaults (`_GCS_SETTINGS`); variables that are set already stay as they are. Keras 3.15 would
-    import Matplotlib and jax where they are installed, for galleries and a backend that nothing here uses: 0.4 and 0.7 s
-    of each start.
+    import Matplotlib and jax where they are installed, for galleries and a backend that nothing here uses: 0.4 s and
+    0.7 s of each start.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -123,9 +123,13 @@ class RunSteps:
             for variable in all_variables(self.built)
             if id(strategy.experimental_local_results(variable)[0].handle) not in touched
         ]
-        copied = TrainingState(self.built.model, self.built.optimizer).variables
         waiting = sum(spec.shape.num_elements() * spec.dtype.size for _, spec in program.inputs)
-        return bytes_of(others) + bytes_of(copied) + waiting
+        return bytes_of(others) + self._copied + waiting
+
+    @cached_property
+    def _copied(self) -> int:
+        """Bytes of the training state."""
+        return bytes_of(TrainingState(self.built.model, self.built.optimizer).variables)
 
     def _with_batch(self, batch_size: int) -> Prepared:
         config = self.prepared.config.with_batch_size(batch_size)
