@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from launch.catalog import region_of
 from launch.job import Hardware, Provisioning, Target
-from trainer.accelerators import Slice, slice_named
+from trainer.accelerators import slice_named
 from trainer.wording import counted
 
 _CHIP_HOURS = {
@@ -89,15 +89,15 @@ class Price:
     """What a job costs an hour while its machines run.
 
     Attributes:
-      amount: US dollars; None: unknown.
-      covers: what it is for, such as "8 chips of TPU v5e on demand"; where it is unknown, why.
-      source: where it was read; "" where it is unknown.
+      dollars: of the US; None: unknown.
+      covers: what it is for, such as "8 chips of TPU v5e with their hosts".
+      source: where it was read, or, where it is unknown, why.
       date: when it was read there, as "2026-11-22"; "" where it is unknown.
     """
 
-    amount: float | None
+    dollars: float | None
     covers: str
-    source: str = ""
+    source: str
     date: str = ""
 
 
@@ -112,21 +112,17 @@ def hourly_price(hardware: Hardware, target: Target, location: str, provisioning
       location: a region for Vertex AI, a zone for Cloud TPU.
       provisioning: how the machines are come by.
     """
-    if provisioning != "standard":
-        return Price(None, f"{provisioning} prices are not in this program's lists")
     if target == "tpu-vm":
-        return _slice_price(slice_named(hardware.accelerator), region_of(location))
-    hour = None if hardware.accelerator else _MACHINE_HOURS.get(hardware.machine, {}).get(location)
+        slice_ = slice_named(hardware.accelerator)
+        covers = f"{counted(slice_.chips, 'chip')} of TPU {slice_.generation.name} with their hosts"
+        hours = _CHIP_HOURS.get(slice_.name) or _CHIP_HOURS[slice_.generation.name]
+        hour, many, source, date = hours.get(region_of(location)), slice_.chips, _TPU_SOURCE, _TPU_DATE
+    else:
+        covers = f"{counted(hardware.workers, 'machine')} of {hardware.machine}"
+        hours = {} if hardware.accelerator else _MACHINE_HOURS.get(hardware.machine, {})
+        hour, many, source, date = hours.get(location), hardware.workers, _VERTEX_SOURCE, _VERTEX_DATE
+    if provisioning != "standard":
+        return Price(None, covers, f"{provisioning} prices are not among this program's")
     if hour is None:
-        what = f"{hardware.machine}{f' with {hardware.accelerator}' if hardware.accelerator else ''}"
-        return Price(None, f"no public price was found for {what} on Vertex AI in {location}")
-    covers = f"{counted(hardware.workers, 'machine')} of {hardware.machine} on demand"
-    return Price(hour * hardware.workers, covers, _VERTEX_SOURCE, _VERTEX_DATE)
-
-
-def _slice_price(slice_: Slice, region: str) -> Price:
-    chip_hours = _CHIP_HOURS.get(slice_.name) or _CHIP_HOURS[slice_.generation.name]
-    if region not in chip_hours:
-        return Price(None, f"no public price was found for {slice_.name} in {region}")
-    covers = f"{counted(slice_.chips, 'chip')} of TPU {slice_.generation.name} on demand, with their hosts"
-    return Price(chip_hours[region] * slice_.chips, covers, _TPU_SOURCE, _TPU_DATE)
+        return Price(None, covers, f"no public price was found for {location}")
+    return Price(hour * many, f"{covers}, on demand", source, date)
