@@ -67,6 +67,13 @@ class FolderRecords:
             finally:
                 draft.unlink(missing_ok=True)
 
+    def forget(self, record: Record) -> None:
+        """See `launch.records.Records`."""
+        there = self.load(record.name)
+        if there and there.submission == record.submission:
+            with self._as_sentences("removed"):
+                self._path(record.name).unlink(missing_ok=True)
+
     def load(self, name: str) -> Record | None:
         """See `launch.records.Records`."""
         if not NAME_PATTERN.fullmatch(name):
@@ -160,6 +167,21 @@ class BucketRecords:
             f"{self._address(record.name)} is written by somebody else all the time: give the job another name."
         )
 
+    def forget(self, record: Record) -> None:
+        """See `launch.records.Records`."""
+        from launch.google_api import ApiError
+
+        there = self._find(record.name)
+        found = self._read(there) if there else None
+        if there is None or found is None or found.submission != record.submission:
+            return
+        query = {"ifGenerationMatch": there.generation}
+        try:
+            self._api().send(ApiRequest("storage", "DELETE", self._object_path(there), query))
+        except ApiError as error:
+            if error.status not in (404, 412):  # It is gone, or another one is there.
+                raise self._refused(error, "removed") from error
+
     def load(self, name: str) -> Record | None:
         """See `launch.records.Records`."""
         if not NAME_PATTERN.fullmatch(name):
@@ -206,14 +228,17 @@ class BucketRecords:
         """None if that version is there no more."""
         from launch.google_api import ApiError
 
-        name = quote(f"{self._prefix}{there.name}{_ENDING}", safe="")
         query = {"alt": "media", "generation": there.generation}
         try:
-            return self._api().download(ApiRequest("storage", "GET", f"storage/v1/b/{self._bucket}/o/{name}", query))
+            return self._api().download(ApiRequest("storage", "GET", self._object_path(there), query))
         except ApiError as error:
             if error.status == 404:
                 return None
             raise self._refused(error, "read") from error
+
+    def _object_path(self, there: _Object) -> str:
+        name = quote(f"{self._prefix}{there.name}{_ENDING}", safe="")
+        return f"storage/v1/b/{self._bucket}/o/{name}"
 
     def _put(self, record: Record, generation: str) -> None:
         query = {
