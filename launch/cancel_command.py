@@ -88,8 +88,8 @@ def _cancel(job: KnownJob, access: JobAccess, console: Console) -> int:
         return EXIT_PREEMPTED
     if not status.state.has_ended:
         console.warning(
-            f"{job.label} is {described(status, access.clock())} {duration(MOST_SECONDS)} after it was asked to end, and "
-            f"may cost money still: {status_command} tells how it stands."
+            f"{duration(MOST_SECONDS)} after it was asked to end {job.label} is {described(status, access.clock())} "
+            f"and may cost money still: {status_command} tells how it stands."
         )
         return EXIT_PREEMPTED
     return EXIT_DONE

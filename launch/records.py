@@ -211,7 +211,8 @@ def open_records(place: str, api: Callable[[], GoogleApi], *, warn: Callable[[st
     Raises:
       UserError: the place is neither.
     """
-    from launch.record_stores import BucketRecords, FolderRecords
+    from launch.record_bucket import BucketRecords
+    from launch.record_folder import FolderRecords
 
     if place.startswith("gs://"):
         return BucketRecords(place, api, warn)

@@ -13,8 +13,6 @@ import argparse
 import contextlib
 import os
 import sys
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
