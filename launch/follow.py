@@ -32,6 +32,9 @@ LATE_SECONDS = 60.0
 SILENT_SECONDS = 15.0
 """After so long without a line nothing more is waited for, once the job has ended."""
 
+_VERBS = {State.SUCCEEDED: "", State.FAILED: "", State.CANCELLED: "was ", State.PREEMPTED: "was "}
+"""What stands before a state in a sentence, where it is not "is"."""
+
 Answered = TypeVar("Answered")
 
 
@@ -131,7 +134,7 @@ class Follower:
             if status.state is not before.state:
                 self._tell(status)
             elif self._clock() - self._last_news >= self._heartbeat_seconds:
-                self._tell(status, " still")
+                self._tell(status, "still ")
         self._print_late(lines, self._clock() if ended is None else ended)
         return status
 
@@ -163,7 +166,7 @@ class Follower:
 
     def _tell(self, status: JobStatus, still: str = "") -> None:
         self._last_news = self._clock()
-        self._console.note(f"{status.name} is{still} {described(status, self._clock())}.")
+        self._console.note(f"{status.name} {_VERBS.get(status.state, 'is ')}{still}{described(status, self._clock())}.")
         if status.error and status.state.has_ended:
             self._console.warning(status.error)
 
