@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from trainer.config import Config
 from trainer.errors import UserError
+from trainer.layout import DEFAULT_LAYOUT
 from trainer.lease_bucket import OBJECT_NAME as LEASE_OBJECT
 from trainer.records.status import FILE_NAME as STATUS_FILE
 from trainer.storage import RunDirectory
@@ -78,6 +79,28 @@ def choose_start(
     if checkpoint is None:
         raise UserError(f"--resume={config.resume} has no checkpoint; give a run directory that has.")
     return Start(checkpoint, own=False)
+
+
+def with_layout_of_run(config: Config, run_dir: str) -> Config:
+    """The same with the layout that the run in this directory began with, if there is one.
+
+    Args:
+      config: the run that is asked for.
+      run_dir: its directory, which need not exist.
+
+    Raises:
+      UserError: another layout was asked for; or the directory's config.json is damaged.
+    """
+    run = RunDirectory(run_dir)
+    there = config_of_run(run)
+    if there is None or there.run_dir_layout == config.run_dir_layout:
+        return config
+    if config.run_dir_layout != DEFAULT_LAYOUT:
+        raise UserError(
+            f"--run_dir={run.path} holds a run with --run_dir_layout={there.run_dir_layout}, not "
+            f"{config.run_dir_layout}: give another directory, or --run_dir={run.path} alone to go on there."
+        )
+    return config.model_copy(update={"run_dir_layout": there.run_dir_layout})
 
 
 def config_of_run(run: RunDirectory) -> Config | None:
