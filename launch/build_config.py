@@ -1,4 +1,4 @@
-"""Reads cloudbuild.yaml and finds what is wrong in it that neither its schema nor gcloud sees, before a build is paid for."""
+"""Reads cloudbuild.yaml, and finds what is wrong in it that neither its schema nor gcloud sees."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import UserError
+from trainer.wording import first_line
 
 BUILT_IN = frozenset(
     ("PROJECT_ID", "PROJECT_NUMBER", "BUILD_ID", "LOCATION", "TRIGGER_NAME", "COMMIT_SHA", "REVISION_ID", "SHORT_SHA",
      "REPO_NAME", "REPO_FULL_NAME", "BRANCH_NAME", "TAG_NAME", "REF_NAME", "TRIGGER_BUILD_CONFIG_PATH",
      "SERVICE_ACCOUNT_EMAIL", "SERVICE_ACCOUNT")
 )  # fmt: skip
-"""Substitutions that Cloud Build makes by itself (cloud.google.com/build/docs/configuring-builds/substitute-variable-values,
-2026-11). Those of triggers are empty in other builds."""
+"""Substitutions that Cloud Build makes by itself; those of triggers are empty in other builds
+(cloud.google.com/build/docs/configuring-builds/substitute-variable-values, 2026-11)."""
 
 DEFAULT_SECONDS = 3600
 """What a build may take that does not say (google-cloud-build, Build.timeout, 2026-11: 60 minutes)."""
@@ -34,17 +35,16 @@ def read_build_config(path: Path) -> dict[str, Any]:
     Raises:
       UserError: it is not there, no YAML, or no build.
     """
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
     except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        raise UserError(
-            f"{path}{f':{where.line + 1}' if where else ''} is no YAML: {str(error).splitlines()[0]}."
-        ) from None
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else f"{path}"
+        raise UserError(f"{where} is no YAML: {getattr(error, 'problem', None) or first_line(error)}.") from None
     if not isinstance(config, dict) or not isinstance(config.get("steps"), list):
         raise UserError(f"{path} describes no build: it must have a list of steps.")
     return config
@@ -121,7 +121,7 @@ def _timeout_problems(config: Mapping[str, Any]) -> Iterator[str]:
         if own > whole:
             yield f"{_name_of(step, number)} may take {own:g} s, the whole build {whole:g}: raise the build's timeout."
     if latest > whole and all(_seconds(step.get("timeout", "0s")) <= whole for step in config["steps"]):
-        yield f"The steps behind one another may take {latest:g} s, the whole build {whole:g}: raise the build's timeout."
+        yield f"Steps behind one another may take {latest:g} s, the whole build {whole:g}: raise the build's timeout."
 
 
 def _seconds(timeout: str) -> float:

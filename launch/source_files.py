@@ -12,8 +12,8 @@ from pathlib import Path
 from trainer.errors import UserError
 
 _LEFT_BEHIND = (
-    ".git", ".hg", ".svn", ".venv*", "venv", "env", "node_modules", "__pycache__", "*.pyc", "*.egg-info", "build", "dist",
-    "runs", ".*_cache", ".tox", ".nox", ".ipynb_checkpoints", ".DS_Store", ".idea", ".vscode",
+    ".git", ".hg", ".svn", ".venv*", "venv", "env", "node_modules", "__pycache__", "*.pyc", "*.egg-info", "build",
+    "dist", "runs", ".*_cache", ".tox", ".nox", ".ipynb_checkpoints", ".DS_Store", ".idea", ".vscode",
 )  # fmt: skip
 """Names of files and folders that no source lies in, where no .gitignore can be asked."""
 
@@ -60,9 +60,8 @@ def _git_files(root: Path) -> set[str]:
     names = {os.fsdecode(name) for name in listed.split(b"\0") if name}
     for name in names:
         if (root / name).is_dir() and not (root / name).is_symlink():
-            raise UserError(
-                f"{name.rstrip('/')} is a git repository of its own: add it to .gitignore, or its files here."
-            )
+            inner = name.rstrip("/")
+            raise UserError(f"{inner} is a git repository of its own: add it to .gitignore, or its files to this one.")
     return {name for name in names if os.path.lexists(root / name)}  # Others were deleted, and that not committed.
 
 

@@ -1,4 +1,4 @@
-"""Packages of a working tree: what git keeps, nothing secret, nothing from outside, the same bytes for the same tree."""
+"""Packages of a working tree: what git keeps, nothing secret, nothing from outside; the same bytes for the same."""
 
 from __future__ import annotations
 
@@ -96,10 +96,8 @@ def test_a_repository_without_a_commit_has_none(tmp_path: Path) -> None:
 
 
 def test_without_git_it_leaves_out_what_tools_leave_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(
-        tmp_path,
-        {"a.py": "1", "b/c.py": "2", "__pycache__/a.pyc": "", ".venv-3/x": "", "b/d.egg-info/P": "", "runs/m": ""},
-    )
+    left_behind = ("__pycache__/a.pyc", ".venv-3/x", "b/d.egg-info/P", "runs/m")
+    write(tmp_path, {"a.py": "1", "b/c.py": "2", **dict.fromkeys(left_behind, "")})
     (tmp_path / "link").symlink_to("b")
     monkeypatch.setattr(source_files.shutil, "which", lambda name: None)
     packaged = package(tmp_path)
@@ -210,7 +208,8 @@ def test_a_service_accounts_key_is_found_whatever_it_is_called(tmp_path: Path) -
 @pytest.mark.parametrize(
     "name",
     [".env", ".env.local", "credentials.json", "my-credentials.yaml", "application_default_credentials.json",
-     "service-account-prod.json", "client_secret_12.json", "secrets.toml", "id_ed25519", ".netrc", "kaggle.json", "a.P12"],
+     "service-account-prod.json", "client_secret_12.json", "secrets.toml", "id_ed25519", ".netrc", "kaggle.json",
+     "a.P12"],
 )  # fmt: skip
 def test_a_secret_is_found_by_its_name(name: str) -> None:
     finding = find_secret(f"a/{name}", b"")
@@ -227,9 +226,7 @@ def test_sources_of_such_names_are_no_secrets(name: str) -> None:
 
 def test_others_are_counted_and_one_can_be_allowed(tmp_path: Path) -> None:
     write(tmp_path, {".env": "A=1", "x/id_rsa": "", "c.py": "1"})
-    with pytest.raises(
-        UserError, match=r"^\.env looks like a file of environment secrets \(and 1 more\): nothing was sent"
-    ):
+    with pytest.raises(UserError, match=r"^\.env looks like a .* secrets \(and 1 more\): nothing was sent"):
         package(tmp_path)
     with pytest.raises(UserError, match=r"^x/id_rsa looks like an SSH key: "):
         package(tmp_path, allowed=[".env"])
@@ -239,7 +236,5 @@ def test_others_are_counted_and_one_can_be_allowed(tmp_path: Path) -> None:
 
 
 def test_this_repository_can_be_packaged() -> None:
-    found = members(package(ROOT))
-    assert {"setup.py", "cloudbuild.yaml", "launch/images/Dockerfile", "tests/launch/test_working_tree.py"} <= set(
-        found
-    )
+    needed = {"setup.py", "cloudbuild.yaml", "launch/images/Dockerfile", "launch/images/cpu.txt", ".dockerignore"}
+    assert needed <= set(members(package(ROOT)))
