@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from launch.gcloud_command import GcloudCommand
-from launch.job import Job
+from launch.job import Job, Target
 from launch.job_problems import replicas
 from launch.prices import Price, hourly_price
 from launch.service import ApiRequest
@@ -33,6 +33,16 @@ class Plan:
     gcloud: GcloudCommand
     price: Price
     problems: tuple[str, ...]
+
+    @property
+    def target(self) -> Target:
+        """Who is asked to create it."""
+        return self.job.target
+
+    @property
+    def location(self) -> str:
+        """Where it is created: a region or zone."""
+        return self.job.location
 
 
 def plan_of(job: Job, submission: str = PLANNED_SUBMISSION) -> Plan:
