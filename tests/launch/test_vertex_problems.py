@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from jobs import CPU, FOUR_GPUS, ONE_GPU, SERVICE_ACCOUNT, THREE_WORKERS, V3_8, V5E_8, V5E_16, make_job
 
@@ -37,7 +39,7 @@ def test_a_strategy_that_uses_every_device_is_fine(hardware: Hardware, flags: li
         {"web_access": True, "labels": {"team": "vision"}},
     ],
 )
-def test_options_that_go_together_are_fine(fields: dict[str, object]) -> None:
+def test_options_that_go_together_are_fine(fields: dict[str, Any]) -> None:
     assert problems(make_job(**fields)) == []
 
 
