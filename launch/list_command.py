@@ -4,9 +4,9 @@
     python -m launch list --project=P --region=us-central1 --zone=us-west4-a     those too that others submitted there
     python -m launch list --all --json
 
-Records say which jobs there are, and the services how they stand: all services that records name are asked. What a job has
-cost is its hourly price, where it is known, for the time since its first worker began. The exit code is 2, or 75 if trying
-again may help, when a service did not answer; its jobs are "unknown" then.
+Records say which jobs there are, and the services how they stand: all services that records name are asked. What a job
+has cost is its hourly price, where it is known, for the time since its first worker began. When a service does not
+answer, its jobs are "unknown", and the exit code is 75 if trying again may help, otherwise 2.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 from launch.gcloud_command import GcloudCommand
 from launch.job import Job
-from launch.job_problems import problems_anywhere, replicas
+from launch.job_problems import replicas
 from launch.prices import Price, hourly_price
 from launch.service import ApiRequest
 
@@ -50,7 +50,7 @@ def plan_of(job: Job, submission: str = PLANNED_SUBMISSION) -> Plan:
         module.create_request(job, submission),
         module.gcloud_create(job, submission),
         hourly_price(job.hardware, job.target, job.location, job.provisioning),
-        (*problems_anywhere(job, region_of(job.location)), *module.problems(job)),
+        tuple(module.problems(job)),
     )
 
 
