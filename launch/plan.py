@@ -8,9 +8,8 @@ from typing import Any
 
 from launch.gcloud_command import GcloudCommand
 from launch.job import Job
-from launch.job_options import replicas_of
+from launch.job_problems import replicas
 from launch.prices import Price, hourly_price
-from launch.problems import problems
 from launch.service import ApiRequest
 
 PLANNED_SUBMISSION = "plan"
@@ -51,7 +50,7 @@ def plan_of(job: Job, submission: str = PLANNED_SUBMISSION) -> Plan:
         module.create_request(job, submission),
         module.gcloud_create(job, submission),
         hourly_price(job.hardware, job.target, job.location, job.provisioning),
-        (*problems(job), *module.problems(job)),
+        tuple(module.problems(job)),
     )
 
 
@@ -65,7 +64,7 @@ def as_json(plan: Plan) -> str:
             "project": job.project,
             "location": job.location,
             "hardware": asdict(job.hardware),
-            "replicas": replicas_of(job.hardware),
+            "replicas": replicas(job),
             "provisioning": job.provisioning,
             "image": job.image,
             "command": list(job.worker_command),

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from launch.google_api import endpoint
 from launch.job import Job
-from launch.job_options import described, replicas_of
+from launch.job_options import described
+from launch.job_problems import replicas
 from launch.plan import Plan
 from launch.prices import Price
 from launch.service import ApiRequest
@@ -59,7 +60,7 @@ def _facts(plan: Plan) -> Iterator[str]:
     yield f"job      {job.name}"
     yield f"{_INDENT}{SERVICES[job.target]}, {job.location}, project {job.project}, {job.provisioning}"
     machine = f" ({job.hardware.machine})" if job.hardware.machine else ""
-    yield f"devices  {described(job.hardware)}{machine}: {counted(replicas_of(job.hardware), 'replica')}"
+    yield f"devices  {described(job.hardware)}{machine}: {counted(replicas(job), 'replica')}"
     yield f"image    {job.image}"
     yield from _command(job)
     yield f"         with {' '.join(f'{name}={value}' for name, value in job.environment.items())}"

@@ -17,7 +17,7 @@ SERVICE_ACCOUNT = "trainer@project-1.iam.gserviceaccount.com"
 
 CPU = Hardware("", 0, 1, "n2-standard-8")
 ONE_GPU = Hardware("l4", 1, 1, "g2-standard-12")
-FOUR_GPUS = Hardware("a100", 4, 1, "a2-highgpu-4g")
+FOUR_GPUS = Hardware("a100-40gb", 4, 1, "a2-highgpu-4g")
 THREE_WORKERS = Hardware("l4", 2, 3, "g2-standard-24")
 V2_8 = Hardware("v2-8", 4, 1, "cloud-tpu", "2x2")
 V3_8 = Hardware("v3-8", 4, 1, "cloud-tpu", "2x2")
