@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from fakes.cloud import FakeCloud, Fault, serving
 
 from launch.__main__ import main
+from launch.job_access import JobAccess
 from trainer.errors import EXIT_DONE, EXIT_USER
 
 PLACE = ["--project=project-1", "--region=us-central1", "--image=us-central1-docker.pkg.dev/project-1/r/trainer:1"]
@@ -23,7 +25,10 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCloud
         for name, value in {**server.environment(), **server.credentials(tmp_path)}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("HUB_TRAINER_JOBS", str(tmp_path / "jobs"))
-        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        monkeypatch.setattr(
+            "launch.submit_command.open_access",
+            lambda options: JobAccess(options, os.environ, sleep=lambda seconds: None),
+        )
         server.bucket("bucket")
         yield server
 
