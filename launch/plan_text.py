@@ -25,8 +25,8 @@ def plan_text(plan: Plan) -> str:
     """What the job is and costs, what is wrong with it, then the request, then gcloud's command."""
     parts = [
         "\n".join([*_facts(plan), *(f"problem  {problem}" for problem in plan.problems)]),
-        request_text(plan.request),
-        f"The same with gcloud:\n\n{plan.gcloud.shell()}",
+        *(request_text(request) for request in plan.requests),
+        *(f"The same with gcloud:\n\n{command.shell()}" for command in plan.gcloud_commands),
     ]
     return "\n\n".join(part for part in parts if part)
 
