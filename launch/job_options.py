@@ -163,20 +163,32 @@ def job_from_options(
     )
 
 
+def arguments_of(options: argparse.Namespace) -> list[str]:
+    """The options of a job as they would be written again: those that are not at their defaults.
+
+    Args:
+      options: as `add_job_options` defined them; others are passed over.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    add_job_options(parser)
+    arguments = []
+    for action in parser._actions:
+        value = getattr(options, action.dest)
+        if value == action.default:
+            continue
+        option = action.option_strings[0]
+        if value is True:
+            arguments.append(option)
+        else:
+            arguments += [f"{option}={each}" for each in (value if isinstance(value, list) else [value])]
+    return arguments
+
+
 def device_of(hardware: Hardware) -> str:
     """Which image the hardware needs: cpu, gpu or tpu."""
     if hardware.is_tpu:
         return "tpu"
     return "gpu" if hardware.accelerator else "cpu"
-
-
-def replicas_of(hardware: Hardware) -> int:
-    """How many replicas train on it: GPUs, TPU cores, or one for each machine without an accelerator."""
-    if hardware.is_tpu:
-        from trainer.accelerators import slice_named
-
-        return slice_named(hardware.accelerator).replicas
-    return hardware.workers * max(hardware.count, 1)
 
 
 def _with_strategy(config: Config, given: FlagValues, hardware: Hardware) -> Config:

@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from launch.gcloud_command import GcloudCommand
-from launch.job import Job
-from launch.job_options import replicas_of
+from launch.job import Job, Target
+from launch.job_problems import replicas
 from launch.prices import Price, hourly_price
-from launch.problems import problems
 from launch.service import ApiRequest
 
 PLANNED_SUBMISSION = "plan"
@@ -35,6 +34,16 @@ class Plan:
     price: Price
     problems: tuple[str, ...]
 
+    @property
+    def target(self) -> Target:
+        """Who is asked to create it."""
+        return self.job.target
+
+    @property
+    def location(self) -> str:
+        """Where it is created: a region or zone."""
+        return self.job.location
+
 
 def plan_of(job: Job, submission: str = PLANNED_SUBMISSION) -> Plan:
     """The plan of a job.
@@ -51,7 +60,7 @@ def plan_of(job: Job, submission: str = PLANNED_SUBMISSION) -> Plan:
         module.create_request(job, submission),
         module.gcloud_create(job, submission),
         hourly_price(job.hardware, job.target, job.location, job.provisioning),
-        (*problems(job), *module.problems(job)),
+        tuple(module.problems(job)),
     )
 
 
@@ -65,7 +74,7 @@ def as_json(plan: Plan) -> str:
             "project": job.project,
             "location": job.location,
             "hardware": asdict(job.hardware),
-            "replicas": replicas_of(job.hardware),
+            "replicas": replicas(job),
             "provisioning": job.provisioning,
             "image": job.image,
             "command": list(job.worker_command),

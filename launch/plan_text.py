@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from launch.google_api import endpoint
 from launch.job import Job
-from launch.job_options import described, replicas_of
+from launch.job_options import described
+from launch.job_problems import replicas
 from launch.plan import Plan
 from launch.prices import Price
 from launch.service import ApiRequest
@@ -21,12 +22,11 @@ _INDENT = " " * 9
 
 
 def plan_text(plan: Plan) -> str:
-    """What the job is and costs, then the requests, then gcloud's command, then what is wrong."""
+    """What the job is and costs, what is wrong with it, then the request, then gcloud's command."""
     parts = [
-        "\n".join(_facts(plan)),
+        "\n".join([*_facts(plan), *(f"problem  {problem}" for problem in plan.problems)]),
         request_text(plan.request),
         f"The same with gcloud:\n\n{plan.gcloud.shell()}",
-        "\n".join(f"problem  {problem}" for problem in plan.problems),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -59,10 +59,10 @@ def _facts(plan: Plan) -> Iterator[str]:
     yield f"job      {job.name}"
     yield f"{_INDENT}{SERVICES[job.target]}, {job.location}, project {job.project}, {job.provisioning}"
     machine = f" ({job.hardware.machine})" if job.hardware.machine else ""
-    yield f"devices  {described(job.hardware)}{machine}: {counted(replicas_of(job.hardware), 'replica')}"
+    yield f"devices  {described(job.hardware)}{machine}: {counted(replicas(job), 'replica')}"
     yield f"image    {job.image}"
     yield from _command(job)
-    yield f"         with {' '.join(f'{name}={value}' for name, value in job.environment.items())}"
+    yield f"{_INDENT}in the environment {' '.join(f'{name}={value}' for name, value in job.environment.items())}"
     yield f"results  {job.config.run_dir or 'nowhere'}"
     for number, line in enumerate(price_text(plan.price, job.max_run_hours)):
         yield f"{_INDENT if number else 'costs    '}{line}"

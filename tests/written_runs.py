@@ -36,17 +36,18 @@ def write_run(
       keys: names of the examples, by default "0000", "0001", ...
       config: fields that are not at their defaults.
       status: fields of status.json beside those of a finished run.
-      export_bytes: size of a file in export/; 0: no export.
+      export_bytes: size of a file in the export; 0: no export.
     """
-    run = RunDirectory(str(path))
-    run.write_text("config.json", Config(**(config or {}), run_dir=str(path)).to_json())
+    settings = Config(**(config or {}), run_dir=str(path))
+    run = RunDirectory(str(path), layout=settings.run_dir_layout)
+    run.write_text("config.json", settings.to_json())
     facts = Facts(
         "photos", "image", ["a", "b"], {"test": [1, 1]}, 224, 1280, 2_000_000, 6_405, "one CPU", 1, 1, "Linux"
     )
     facts.write(run)
     told: dict[str, Any] = {
         "state": "done",
-        "epoch": Config(**(config or {})).epochs,
+        "epoch": settings.epochs,
         "goodput": SECONDS,
         "images_per_second": 100.0,
         "data_fingerprint": "0123456789abcdef",

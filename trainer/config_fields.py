@@ -24,6 +24,7 @@ from trainer.config_values import (
     split_rate_scales,
     three_parts,
 )
+from trainer.layout import DEFAULT_LAYOUT, Layout
 
 BUILT_IN_BACKBONE = "convnet"
 """The backbone that needs no download: a small convolutional network, trained from scratch."""
@@ -440,7 +441,16 @@ class Fields(BaseModel):
     run_dir: str = _field(
         "",
         "Run directory",
-        "Where the run leaves everything, local or gs://. Empty: a new folder under runs/.",
+        "Where the run leaves everything, local or gs://. Empty: on Vertex AI the job's base output directory, "
+        "elsewhere a new folder under runs/.",
+        changes_result=False,
+    )
+    run_dir_layout: Layout = _field(
+        DEFAULT_LAYOUT,
+        "Run directory",
+        "What the folders in --run_dir are called. vertex: model/ instead of export/, and logs/ instead of "
+        "tensorboard/, where Vertex AI looks for them; that is so by itself in a job's base output directory. A run "
+        "that is there keeps its own.",
         changes_result=False,
     )
     resume: str = _field(

@@ -163,7 +163,7 @@ def flags_of(config: Config, *, leave_out: Collection[str] = ()) -> list[str]:
     ]
 
 
-_ABOUT_ONE_START = ("run_dir", "resume", "inject", "inject_on_tpu", "max_minutes")
+_ABOUT_ONE_START = ("run_dir", "run_dir_layout", "resume", "inject", "inject_on_tpu", "max_minutes")
 """What whoever repeats a run does not want repeated."""
 
 

@@ -55,7 +55,7 @@ from trainer.training.actions import best_result
 from trainer.training.checkpoint import Best, Checkpoint
 from trainer.training.evaluation import Evaluator
 from trainer.training.loop import Progress
-from trainer.training.resume import CONFIG_FILE, Start, choose_start
+from trainer.training.resume import CONFIG_FILE, Start, choose_start, with_layout_of_run
 from trainer.training.state import TrainingState, restore_weights
 from trainer.watch import watch
 from trainer.wording import first_line
@@ -94,7 +94,8 @@ def execute(
     console = Console(quiet=quiet)
     with stopwatch.measure("startup"):
         topology, run_dir = come_together(config, os.environ, console, lease)
-        run = RunDirectory(run_dir)
+        config = with_layout_of_run(config, run_dir, console.warning)
+        run = RunDirectory(run_dir, layout=config.run_dir_layout)
         if topology and not topology.trains:
             return watch(config, run, topology, console)
         cluster = connect(config, topology)

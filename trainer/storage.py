@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from trainer.errors import UserError
+from trainer.layout import DEFAULT_LAYOUT, Layout, folder_name
 from trainer.storage_errors import NO_BUCKET_MESSAGE, absolute, is_pattern, is_remote, reading_or_writing
 
 __all__ = ["RunDirectory", "absolute", "is_pattern", "is_remote", "reading_or_writing"]
@@ -25,25 +26,28 @@ __all__ = ["RunDirectory", "absolute", "is_pattern", "is_remote", "reading_or_wr
 class RunDirectory:
     """A folder that a run owns, local or `gs://`.
 
-    Names below are given part by part (`join("checkpoints", "best")`) or with "/" in them. Whatever a user can mend,
-    such as a full disk or a bucket that is not there, is raised as `UserError`.
+    Names below are given part by part (`join("checkpoints", "best")`) or with "/" in them; the first is the trainer's
+    own, and the folder there may be called otherwise (`trainer.layout`). Whatever a user can mend, such as a full disk
+    or a bucket that is not there, is raised as `UserError`.
     """
 
     path: str
     """Absolute, "~" expanded, no "/" at the end."""
 
-    def __init__(self, path: str, flag: str = "--run_dir") -> None:
+    def __init__(self, path: str, flag: str = "--run_dir", layout: Layout = DEFAULT_LAYOUT) -> None:
         """Names the folder; nothing is read or made.
 
         Args:
           path: a local path, where "~" is the home folder, or `gs://BUCKET/...`.
           flag: which one gave the path; errors name it.
+          layout: what the folders inside are called.
 
         Raises:
           UserError: the path is empty, its scheme is not `gs`, or TensorFlow would take it for a pattern.
         """
         self.path = _resolved(path, flag)
         self._flag = flag
+        self._layout = layout
         self.is_remote = is_remote(self.path)
 
     def __repr__(self) -> str:
@@ -51,6 +55,9 @@ class RunDirectory:
 
     def join(self, *names: str) -> str:
         """The full path of a file or folder inside; the folder itself without arguments."""
+        if names:
+            first, slash, rest = names[0].partition("/")
+            names = (f"{folder_name(first, self._layout)}{slash}{rest}", *names[1:])
         return "/".join((self.path.rstrip("/"), *names)) if self.is_remote else os.path.join(self.path, *names)
 
     def exists(self, *names: str) -> bool:

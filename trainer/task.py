@@ -35,6 +35,7 @@ from trainer.run_dir import take_run_dir
 from trainer.startup import import_tensorflow_quietly, require_temporary_folder
 from trainer.stop_request import StopRequest
 from trainer.terminal import ensure_standard_streams, print_error
+from trainer.vertex_output import output_directory, with_vertex_output
 from trainer.wording import counted
 
 FLAGS = flags.FLAGS
@@ -47,7 +48,7 @@ def main(_: Sequence[str]) -> int:
     try:
         if FLAGS["sweep"].present:
             return sweep()
-        config = config_from_flags(FLAGS, read_text)
+        config = with_vertex_output(config_from_flags(FLAGS, read_text), os.environ)
         require_temporary_folder()
         stop = StopRequest(max_minutes=config.max_minutes, within_seconds=config.stop_seconds)
         with stop.listening(), contextlib.ExitStack() as held:
@@ -98,7 +99,7 @@ def sweep() -> int:
     minutes = max(point.config.max_minutes for point in found)
     process = sweep_run.ChildProcess(60 * minutes if minutes else None)
     with process.listening():
-        sweep_dir = found[0].config.run_dir or sweep_run.new_sweep_dir(datetime.now())
+        sweep_dir = found[0].config.run_dir or output_directory(os.environ) or sweep_run.new_sweep_dir(datetime.now())
         prepare_storage([sweep_dir])
         flags_of_each = ["--quiet"] if FLAGS.quiet else []
         return sweep_run.run_sweep(found, sweep_dir, console, process, flags=flags_of_each)

@@ -16,14 +16,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fakes import gcs_api
+from fakes.artifact_registry_api import ArtifactRegistryApi
+from fakes.cloud_build_api import CloudBuildApi
 from fakes.credentials import Tokens, write_key
 from fakes.gcs_objects import StoredObjects
+from fakes.logging_api import LoggingApi
+from fakes.resource_manager_api import ResourceManagerApi
 from fakes.rest import Clock, GoogleError
 from fakes.server import Answer, FakeServer, Fault, Request, running
+from fakes.service_usage_api import ServiceUsageApi
 from fakes.tpu_api import TpuApi
 from fakes.vertex_api import VertexApi
 
 __all__ = ["Answer", "CloudRequest", "FakeCloud", "Fault", "GoogleError", "serving"]
+
+
+NOWHERE = "http://127.0.0.1:9"
+"""The discard port, where nobody listens: a proxy for all that is not the fake."""
 
 
 class Api(Protocol):
@@ -63,6 +72,11 @@ class FakeCloud(FakeServer):
       storage: the buckets.
       vertex: the custom jobs.
       tpu: the queued resources.
+      builds: of Cloud Build.
+      logs: the log entries of everything.
+      registry: the images.
+      services: the APIs that are enabled, and quotas.
+      projects: and what the caller may do there.
     """
 
     def __init__(self, certificate: tuple[Path, Path] | None, clock: Clock) -> None:
@@ -72,7 +86,20 @@ class FakeCloud(FakeServer):
         self.storage = gcs_api.Api()
         self.vertex = VertexApi(self.lock, clock)
         self.tpu = TpuApi(self.lock, clock)
-        self._apis: dict[str, Api] = {"aiplatform": self.vertex, "tpu": self.tpu}
+        self.builds = CloudBuildApi(self.lock, clock)
+        self.logs = LoggingApi(self.lock, clock)
+        self.registry = ArtifactRegistryApi()
+        self.services = ServiceUsageApi()
+        self.projects = ResourceManagerApi()
+        self._apis: dict[str, Api] = {
+            "aiplatform": self.vertex,
+            "tpu": self.tpu,
+            "cloudbuild": self.builds,
+            "logging": self.logs,
+            "artifactregistry": self.registry,
+            "serviceusage": self.services,
+            "cloudresourcemanager": self.projects,
+        }
 
     def environment(self) -> dict[str, str]:
         """The variables with which gcloud, `launch` and Google's storage client ask here instead of at Google's."""
@@ -81,8 +108,19 @@ class FakeCloud(FakeServer):
         return {**overrides, f"{prefix}STORAGE": f"{self.address}/", "STORAGE_EMULATOR_HOST": self.address}
 
     def credentials(self, folder: Path) -> dict[str, str]:
-        """Writes a service account's key into a folder; gives the variables that lead Google's library to it."""
-        return {"GOOGLE_APPLICATION_CREDENTIALS": str(write_key(folder, self.address)), "NO_GCE_CHECK": "true"}
+        """Writes a service account's key into a folder; gives the variables that lead Google's library to it.
+
+        The library asks iamcredentials.googleapis.com in the background too (google-auth 2.62, 2026-11): a proxy which
+        leads nowhere, or here for TensorFlow's sake, keeps that on this machine.
+        """
+        proxy = self.address if self.tls else NOWHERE
+        return {
+            "GOOGLE_APPLICATION_CREDENTIALS": str(write_key(folder, self.address)),
+            "NO_GCE_CHECK": "true",
+            "http_proxy": proxy,
+            "https_proxy": proxy,
+            "no_proxy": "127.0.0.1,localhost",
+        }
 
     def bucket(self, name: str) -> StoredObjects:
         """The objects of a bucket, which is made if need be."""

@@ -6,7 +6,6 @@ As documented at cloud.google.com/apis/design (errors: AIP-193, pages: AIP-158),
 from __future__ import annotations
 
 import base64
-import binascii
 import datetime
 import json
 import re
@@ -163,31 +162,50 @@ def stamp(moment: datetime.datetime) -> str:
 def page(
     request: Request, items: Sequence[Any], key: str, *, default_size: int = 100, largest: int = LARGEST_PAGE
 ) -> dict[str, Any]:
-    """The page of a list that a request asks for; a token goes with the rest of the query that it was given for."""
-    query = request.query
-    size = int(query.get("pageSize") or default_size)
+    """The page of a list that a request asks for; a token goes with the rest of the request that it was given for."""
+    asked = _asked(request)
+    size = int(asked.get("pageSize") or default_size)
     if size < 0:
         raise GoogleError(400, "page_size must not be negative")
-    size = min(size or default_size, largest)
-    belongs = json.dumps([request.path, query.get("filter", ""), query.get("orderBy", "")])
-    start = _start_of_page(query.get("pageToken", ""), belongs)
+    size = min(size, largest)
+    start = first_of_page(request)
     found: dict[str, Any] = {key: list(items[start : start + size])} if items[start : start + size] else {}
     if start + size < len(items):
-        found["nextPageToken"] = _encoded(f"{start + size} {belongs}")
+        found["nextPageToken"] = page_token(request, start + size)
     return found
 
 
-def _start_of_page(token: str, belongs: str) -> int:
+def page_token(request: Request, start: int, *, number: int = 0) -> str:
+    """Names the page of a list that begins with an item.
+
+    Args:
+      request: for any page of that list.
+      start: the item's place in the list.
+      number: makes different tokens for the same page.
+    """
+    return base64.urlsafe_b64encode(f"{start} {number} {_list_of(request)}".encode()).decode()
+
+
+def first_of_page(request: Request) -> int:
+    """The place of the first item of the page that a request asks for."""
+    token = _asked(request).get("pageToken", "")
     if not token:
         return 0
     try:
-        start, _, rest = base64.urlsafe_b64decode(token).decode().partition(" ")
-    except (binascii.Error, UnicodeDecodeError):
+        start, _, belongs = base64.urlsafe_b64decode(token).decode().split(" ", 2)
+    except ValueError:
         raise GoogleError(400, "page_token is invalid") from None
-    if rest != belongs:
+    if belongs != _list_of(request):
         raise GoogleError(400, "page_token was given for another request")
     return int(start)
 
 
-def _encoded(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).decode()
+def _asked(request: Request) -> Mapping[str, Any]:
+    """The parameters of a list method, in the query or, of a POST, in the body."""
+    return body_of(request) if request.method == "POST" else request.query
+
+
+def _list_of(request: Request) -> str:
+    """What all pages of one list have in common."""
+    asked = _asked(request)
+    return json.dumps([request.path, asked.get("filter", ""), asked.get("orderBy", "")])

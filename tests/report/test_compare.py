@@ -163,13 +163,16 @@ def test_what_a_run_cost(tmp_path: Path) -> None:
     paths = (
         write_run(tmp_path / "x", "aab", export_bytes=3 * 2**20, status={"exports": exports}),
         write_run(tmp_path / "y", "aab"),
+        write_run(tmp_path / "z", "aab", export_bytes=2**20, config={"run_dir_layout": "vertex"}),
     )
     found = compared(*paths)
-    first, second = (cells(found, run) for run in found.runs)
+    first, second, on_vertex = (cells(found, run) for run in found.runs)
     assert first["time"] == "60.0 s, 67 % features"
     assert (first["parameters"], first["trained"]) == ("2,000,000", "6,405")
     assert (first["export"], first["tflite_int8"]) == ("3.00 MiB", "1.00 MiB, 90.0 %, refused")
     assert (second["export"], second["tflite_int8"]) == ("–", "–")
+    assert (tmp_path / "z" / "model" / "saved_model.pb").exists() and on_vertex["export"] == "1.00 MiB"
+    assert found.settings == []
 
 
 def test_settings_that_differ_are_told_by_whether_they_change_the_result(tmp_path: Path) -> None:

@@ -118,6 +118,12 @@ def test_a_module_that_writes_files_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "written").exists()
 
 
+@pytest.mark.parametrize("folder", ["export", "model"])
+def test_the_export_of_a_run_directory_is_taken_whatever_it_is_called_there(folder: str, tmp_path: Path) -> None:
+    modules.inference_only(tmp_path / folder)
+    assert len(load(tmp_path).labels) == 4
+
+
 def test_a_run_directory_without_an_export_is_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="is a run directory without export/"):

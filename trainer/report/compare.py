@@ -146,7 +146,8 @@ def read_runs(paths: Sequence[str]) -> list[tuple[RunRecord, int | None]]:
     for number, place in enumerate(places):
         if place in places[:number]:
             raise UserError(f"{paths[number]} is given twice: a run is compared with others.")
-    return [(RunRecord.read(each), _export_bytes(each)) for each in directories]
+    records = [RunRecord.read(each) for each in directories]
+    return [(record, _export_bytes(record)) for record in records]
 
 
 def compare(runs: Sequence[tuple[RunRecord, int | None]]) -> Comparison:
@@ -238,8 +239,8 @@ def _pair(names: tuple[str, str], answers: tuple[Predictions | None, Predictions
 
 
 def _settings(records: Sequence[RunRecord]) -> list[Setting]:
-    """What differs, `run_dir` apart, which always does."""
-    dumped = [record.config.model_dump(mode="json", exclude={"run_dir"}) for record in records]
+    """What differs, apart from where everything lies, which always does."""
+    dumped = [record.config.model_dump(mode="json", exclude={"run_dir", "run_dir_layout"}) for record in records]
     identities = [record.config.identity() for record in records]
 
     def differ(field: str, values: Sequence[Mapping[str, Any]]) -> bool:
@@ -263,8 +264,9 @@ def _short_names(paths: Sequence[str]) -> list[str]:
     return list(paths)
 
 
-def _export_bytes(run: RunDirectory) -> int | None:
+def _export_bytes(record: RunRecord) -> int | None:
     """Of all files under export/; None where there is none."""
+    run = RunDirectory(record.path, "RUN_DIR", record.config.run_dir_layout)
     if not run.exists("export"):
         return None
     if is_remote(run.path):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trainer.data.images import ImageInput
 from trainer.data.texts import TextInput
 from trainer.errors import UserError
+from trainer.layout import LAYOUTS
 from trainer.model.endpoint import CLASSIFICATION
 from trainer.model.handles import resolve
 from trainer.model.hub import HubModule, as_module, load_saved_model
@@ -92,8 +93,10 @@ def _with_export(model: str) -> str:
     folder = RunDirectory(model, "model")
     if any(folder.exists(name) for name in _SAVED_MODELS):
         return model
-    if any(folder.exists(_EXPORT, name) for name in _SAVED_MODELS):
-        return folder.join(_EXPORT)
+    for layout in LAYOUTS:
+        run = RunDirectory(model, "model", layout)
+        if any(run.exists(_EXPORT, name) for name in _SAVED_MODELS):
+            return run.join(_EXPORT)
     if any(folder.exists(name) for name in _OF_RUN_DIRECTORIES):
         raise UserError(
             f"{model} is a run directory without {_EXPORT}/, as of a run that has not ended: start it again with its "

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from trainer.config import Config
 from trainer.errors import UserError
+from trainer.layout import DEFAULT_LAYOUT
 from trainer.lease_bucket import OBJECT_NAME as LEASE_OBJECT
 from trainer.records.status import FILE_NAME as STATUS_FILE
 from trainer.storage import RunDirectory
@@ -78,6 +79,28 @@ def choose_start(
     if checkpoint is None:
         raise UserError(f"--resume={config.resume} has no checkpoint; give a run directory that has.")
     return Start(checkpoint, own=False)
+
+
+def with_layout_of_run(config: Config, run_dir: str, report: Callable[[str], None]) -> Config:
+    """The same with the layout that the run in this directory began with, if there is one.
+
+    Args:
+      config: the run that is asked for.
+      run_dir: its directory, which need not exist.
+      report: is told where another layout than the default was asked for and cannot be had.
+
+    Raises:
+      UserError: the directory's config.json is damaged.
+    """
+    there = config_of_run(RunDirectory(run_dir))
+    if there is None or there.run_dir_layout == config.run_dir_layout:
+        return config
+    if config.run_dir_layout != DEFAULT_LAYOUT:
+        report(
+            f"The run in {run_dir} keeps the --run_dir_layout={there.run_dir_layout} that it began with, not "
+            f"{config.run_dir_layout}: only in a new directory Vertex AI would find its model and its curves."
+        )
+    return config.model_copy(update={"run_dir_layout": there.run_dir_layout})
 
 
 def config_of_run(run: RunDirectory) -> Config | None:

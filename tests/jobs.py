@@ -1,12 +1,17 @@
-"""Jobs for tests: hardware as the catalog would give it, and a Job whose config is what its flags come to."""
+"""Jobs for tests: hardware as the catalog would give it, a Job whose config is what its flags come to, and the way to
+the fake cloud."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
+from fakes.cloud import FakeCloud
+from google.auth.credentials import AnonymousCredentials
+from google.auth.transport.requests import AuthorizedSession
 
+from launch.google_api import GoogleApi
 from launch.job import Hardware, Job, Target
 from trainer.config import Config
 from trainer.config_flags import config_from_flags, define_flags, parse_arguments, read_local_text
@@ -17,7 +22,7 @@ SERVICE_ACCOUNT = "trainer@project-1.iam.gserviceaccount.com"
 
 CPU = Hardware("", 0, 1, "n2-standard-8")
 ONE_GPU = Hardware("l4", 1, 1, "g2-standard-12")
-FOUR_GPUS = Hardware("a100", 4, 1, "a2-highgpu-4g")
+FOUR_GPUS = Hardware("a100-40gb", 4, 1, "a2-highgpu-4g")
 THREE_WORKERS = Hardware("l4", 2, 3, "g2-standard-24")
 V2_8 = Hardware("v2-8", 4, 1, "cloud-tpu", "2x2")
 V3_8 = Hardware("v3-8", 4, 1, "cloud-tpu", "2x2")
@@ -60,3 +65,9 @@ def make_job(
     return Job(
         target=target, hardware=hardware, config=parsed(all_flags), trainer_flags=all_flags, **{**chosen, **fields}
     )
+
+
+def api_at(cloud: FakeCloud, sleep: Callable[[float], None] = lambda seconds: None) -> GoogleApi:
+    """A way to the fake cloud, without credentials and, unless `sleep` makes them, without pauses."""
+    session = AuthorizedSession(AnonymousCredentials())
+    return GoogleApi(session, cloud.environment(), sleep=sleep, jitter=lambda: 0.0)
