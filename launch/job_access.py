@@ -100,7 +100,7 @@ class JobAccess:
         return Console(sys.stdout, sys.stderr, self._environment, quiet=quiet or self.quiet)
 
 
-def add_common_options(parser: argparse.ArgumentParser) -> None:
+def add_common_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds what all commands on submitted jobs take."""
     add_records_option(parser)
     parser.add_argument("--quiet", action="store_true", help="print no notes, only what was asked for and warnings")

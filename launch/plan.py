@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from launch.gcloud_command import GcloudCommand
-from launch.job import Job
-from launch.job_problems import problems_anywhere, replicas
+from launch.job import Job, Target
+from launch.job_problems import replicas
 from launch.prices import Price, hourly_price
 from launch.service import ApiRequest
 
@@ -34,6 +34,16 @@ class Plan:
     price: Price
     problems: tuple[str, ...]
 
+    @property
+    def target(self) -> Target:
+        """Who is asked to create it."""
+        return self.job.target
+
+    @property
+    def location(self) -> str:
+        """Where it is created: a region or zone."""
+        return self.job.location
+
 
 def plan_of(job: Job, submission: str = PLANNED_SUBMISSION) -> Plan:
     """The plan of a job.
@@ -50,7 +60,7 @@ def plan_of(job: Job, submission: str = PLANNED_SUBMISSION) -> Plan:
         module.create_request(job, submission),
         module.gcloud_create(job, submission),
         hourly_price(job.hardware, job.target, job.location, job.provisioning),
-        (*problems_anywhere(job, region_of(job.location)), *module.problems(job)),
+        tuple(module.problems(job)),
     )
 
 

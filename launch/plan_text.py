@@ -22,12 +22,11 @@ _INDENT = " " * 9
 
 
 def plan_text(plan: Plan) -> str:
-    """What the job is and costs, then the requests, then gcloud's command, then what is wrong."""
+    """What the job is and costs, what is wrong with it, then the request, then gcloud's command."""
     parts = [
-        "\n".join(_facts(plan)),
+        "\n".join([*_facts(plan), *(f"problem  {problem}" for problem in plan.problems)]),
         request_text(plan.request),
         f"The same with gcloud:\n\n{plan.gcloud.shell()}",
-        "\n".join(f"problem  {problem}" for problem in plan.problems),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -63,7 +62,7 @@ def _facts(plan: Plan) -> Iterator[str]:
     yield f"devices  {described(job.hardware)}{machine}: {counted(replicas(job), 'replica')}"
     yield f"image    {job.image}"
     yield from _command(job)
-    yield f"         with {' '.join(f'{name}={value}' for name, value in job.environment.items())}"
+    yield f"{_INDENT}in the environment {' '.join(f'{name}={value}' for name, value in job.environment.items())}"
     yield f"results  {job.config.run_dir or 'nowhere'}"
     for number, line in enumerate(price_text(plan.price, job.max_run_hours)):
         yield f"{_INDENT if number else 'costs    '}{line}"
