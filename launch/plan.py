@@ -54,6 +54,7 @@ class Plan:
       job: the job.
       target: who is asked; with "cloud-build", the build asks the job's own target.
       name: of what is submitted: the job's, or that of the build which submits it.
+      commands: what runs in which machine's container, by who runs it.
       request: creates it.
       gcloud: the command that makes gcloud send the same.
       price: of an hour of all the job's machines.
@@ -64,6 +65,7 @@ class Plan:
     job: Job
     target: RecordTarget
     name: str
+    commands: Mapping[str, tuple[str, ...]]
     request: ApiRequest
     gcloud: GcloudCommand
     price: Price
@@ -102,6 +104,7 @@ def plan_of(job: Job, submission: str) -> Plan:
         job=job,
         target=job.target,
         name=job.name,
+        commands=module.host_commands(job),
         request=module.create_request(job, submission),
         gcloud=module.gcloud_create(job, submission),
         price=hourly_price(job.hardware, job.target, job.location, job.provisioning),
@@ -175,7 +178,7 @@ def as_json(plan: Plan) -> str:
             "replicas": replicas(job),
             "provisioning": job.provisioning,
             "image": job.image,
-            "command": list(job.worker_command),
+            "commands": {who: list(command) for who, command in plan.commands.items()},
             "environment": job.environment,
             "run_dir": job.config.run_dir,
             "max_run_hours": job.max_run_hours,
