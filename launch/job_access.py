@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from launch.records import RecordTarget, Records, add_records_option, default_place, open_records
+from launch.records import Records, RecordTarget, add_records_option, default_place, open_records
 from trainer.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,14 +89,18 @@ class JobAccess:
 
         return find_job(text, self.records, self.service)
 
-    def console(self) -> Console:
-        """What a person sees."""
+    def console(self, *, quiet: bool = False) -> Console:
+        """What a person sees.
+
+        Args:
+          quiet: print no notes, whatever --quiet says.
+        """
         from launch.worker_logs import Console
 
-        return Console(sys.stdout, sys.stderr, self._environment, quiet=self.quiet)
+        return Console(sys.stdout, sys.stderr, self._environment, quiet=quiet or self.quiet)
 
 
-def add_common_options(parser: argparse.ArgumentParser) -> None:
+def add_common_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds what all commands on submitted jobs take."""
     add_records_option(parser)
     parser.add_argument("--quiet", action="store_true", help="print no notes, only what was asked for and warnings")

@@ -15,8 +15,10 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 from launch.job_options import add_job_options
+from launch.tables import print_lines
 from launch.targets import add_target, planned
 from trainer.errors import EXIT_DONE, EXIT_USER
 from trainer.terminal import printable
@@ -45,10 +47,10 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
     Raises:
       UserError: the job makes no sense.
     """
-    from launch.plan import as_json
+    from launch.plan import PLANNED_SUBMISSION, as_json
     from launch.plan_text import plan_text
 
-    plan = planned(options, trainer_flags, os.environ, datetime.now())
+    plan = planned(options, trainer_flags, os.environ, datetime.now(), PLANNED_SUBMISSION, Path.cwd())
     text = as_json(plan) if options.json else plan_text(plan)
-    print(printable(text, sys.stdout.encoding, kept="\n"))
+    print_lines([printable(text, sys.stdout.encoding, kept="\n")])
     return EXIT_USER if plan.problems else EXIT_DONE

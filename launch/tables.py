@@ -1,5 +1,4 @@
-"""What the commands on jobs print for a person: tables and titled lines, as wide as the terminal. Nothing in a name acts
-on it."""
+"""What the commands on jobs print: tables and folded lines, as wide as the terminal, on which nothing in them acts."""
 
 from __future__ import annotations
 

@@ -292,8 +292,9 @@ class Container:
             sys.stderr.flush()
 
     def code(self) -> int | None:
-        """Its exit code; None while it runs, or was never started."""
-        return self._process.poll() if self._process else None
+        """Its exit code, 128 + N where signal N ended docker's client; None while it runs, or was never started."""
+        code = self._process.poll() if self._process else None
+        return 128 - code if code is not None and code < 0 else code
 
     @property
     def last_words(self) -> str:
@@ -313,7 +314,7 @@ class Container:
                 self._docker.tidy(["kill", self.name])
                 process.kill()  # Whatever docker does: this script goes on.
                 process.wait()
-        return process.returncode
+        return self.code()
 
 
 class Docker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 
 def counted(number: int, noun: str) -> str:
@@ -13,6 +14,12 @@ def counted(number: int, noun: str) -> str:
       noun: in the singular; an s makes its plural.
     """
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def either(things: Iterable[object]) -> str:
+    """Things of which one is to be taken, as in "1, 2 or 4"."""
+    *others, last = map(str, things)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def first_line(error: BaseException) -> str:
