@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from launch.google_api import ApiError
-from launch.service import JobStatus, LogLine, Service, State
+from launch.service import JobStatus, LogLine, State
 from launch.worker_logs import Console, Printer
 from trainer.wording import duration
 
@@ -54,7 +54,7 @@ class Follower:
 
     def __init__(
         self,
-        service: Service,
+        look: Callable[[str], JobStatus],
         console: Console,
         *,
         open_lines: Callable[[JobStatus], LineSource] | None = None,
@@ -67,7 +67,7 @@ class Follower:
         """Asks nothing yet.
 
         Args:
-          service: runs the job.
+          look: gives the status of a job by its full name.
           console: shows lines and what happens.
           open_lines: gives the log of a job; None where its states alone are wanted.
           request_again: requests the machines of a preempted job again, and gives what it made; None if it must not, or
@@ -77,7 +77,7 @@ class Follower:
           sleep: pauses.
           clock: seconds since 1970.
         """
-        self._service = service
+        self._look = look
         self._console = console
         self._open_lines = open_lines
         self._reads_log = open_lines is not None
@@ -112,7 +112,7 @@ class Follower:
             status = again
 
     def _get(self, resource: str) -> JobStatus:
-        return self._patiently(lambda: self._service.get(resource))
+        return self._patiently(lambda: self._look(resource))
 
     def _requested_again(self, status: JobStatus) -> JobStatus | None:
         request_again = self._request_again

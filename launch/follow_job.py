@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import datetime
+from typing import TYPE_CHECKING, cast
 
 from launch.follow import Follower, watched
 from launch.job_access import JobAccess
-from launch.known_jobs import KnownJob, commands_for
+from launch.known_jobs import KnownJob, commands_for, status_of
 from launch.log_entries import JobLog, LogReader
 from launch.service import JobStatus
 from launch.timestamps import as_timestamp
 from launch.worker_logs import Console
+
+if TYPE_CHECKING:
+    from launch.tpu_vm import TpuVmService
 
 
 def open_log(job: KnownJob, status: JobStatus, access: JobAccess, since: datetime.datetime | None) -> JobLog:
@@ -62,16 +66,15 @@ def follow_job(
     service = access.service(job.target)
     request_again = None
     if requests_again and job.record and job.target == "tpu-vm" and job.resource == job.record.resource:
-        from launch.requests_again import complete_last_request, requester
+        from launch.requests_again import requester
 
-        request_again = requester(job.record, access.records, service)
-        complete_last_request(job.record, service)
+        request_again = requester(job.record, access.records, cast("TpuVmService", service))
 
     def open_lines(status: JobStatus) -> JobLog:
         return open_log(job, status, access, since)
 
     follower = Follower(
-        service,
+        lambda resource: status_of(job, service, resource),
         console,
         open_lines=open_lines if with_lines else None,
         request_again=request_again,

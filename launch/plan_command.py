@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from launch.job_options import add_job_options
+from launch.tables import print_lines
 from launch.targets import add_target, planned
 from trainer.errors import EXIT_DONE, EXIT_USER
 from trainer.terminal import printable
@@ -51,5 +52,5 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
 
     plan = planned(options, trainer_flags, os.environ, datetime.now(), PLANNED_SUBMISSION, Path.cwd())
     text = as_json(plan) if options.json else plan_text(plan)
-    print(printable(text, sys.stdout.encoding, kept="\n"))
+    print_lines([printable(text, sys.stdout.encoding, kept="\n")])
     return EXIT_USER if plan.problems else EXIT_DONE

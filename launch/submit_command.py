@@ -25,6 +25,7 @@ from launch.targets import add_target, planned
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
 
 if TYPE_CHECKING:
+    from launch.plan import PlannedBuild
     from launch.records import Record
     from launch.service import JobStatus
 
@@ -58,6 +59,7 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
     Raises:
       UserError: something is wrong that the user can mend; no job was made then.
     """
+    from launch.image_build import store
     from launch.plan_text import summary
     from launch.submission import record_of, submit
 
@@ -71,12 +73,42 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
         access.console().note(summary(plan))
     with as_sentences():
         record = record_of(plan, submission, now)
+        if plan.image_build:
+            store(access.api(), plan.image_build.package, plan.image_build.source)
+            if plan.target != "cloud-build" and not _build_image(access, plan.image_build, options):
+                return EXIT_PREEMPTED
         service = access.service(record.target)
         record, status = submit(record, service, access.records, may_exist=bool(options.submission))
         _tell(options, access, record, status)
         if options.wait:
             return _wait(access, record)
     return EXIT_DONE
+
+
+def _build_image(access: JobAccess, planned: PlannedBuild, options: argparse.Namespace) -> bool:
+    """Has Cloud Build make the image, and waits for it; says whether the waiting went to its end.
+
+    Raises:
+      UserError: there is no image.
+    """
+    from launch.follow_job import follow_job
+    from launch.known_jobs import KnownJob
+    from launch.service import State
+
+    service = access.service("cloud-build")
+    token = planned.submission
+    build = planned.build
+    status = service.find(build.project, build.location, token) if options.submission else None
+    status = status or service.create(planned.request, token)
+    page = service.console_url(status.resource)
+    console = access.console(quiet=options.json)
+    console.note(f"building {build.image} as {status.resource}")
+    console.note(f"  console  {page}")
+    job = KnownJob("cloud-build", status.resource, None)
+    ended = follow_job(job, access, console, with_lines=not options.json, requests_again=False)
+    if ended is not None and ended.state is not State.SUCCEEDED:
+        raise UserError(f"{build.image} was not built ({ended.error or ended.said}), and no job was made: see {page}.")
+    return ended is not None
 
 
 def _wait(access: JobAccess, record: Record) -> int:

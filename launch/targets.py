@@ -8,12 +8,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.job_options import job_from_options
+from launch.job_options import arguments_of, job_from_options
 from trainer.errors import UserError
 
 if TYPE_CHECKING:
-    from launch.job import Target
+    from launch.build_request import JobInBuild
+    from launch.job import Job, Target
     from launch.plan import Plan
+
+CONFIG_FILE = "cloudbuild.yaml"
 
 TARGETS = ("vertex", "tpu-vm", "cloud-build")
 """Who can be asked to do something."""
@@ -69,30 +72,58 @@ def planned(
     Raises:
       UserError: the job makes no sense, or the folder cannot be packaged.
     """
-    from launch.plan import plan_of
+    from launch.build_config import read_build_config
+    from launch.plan import plan_of, with_build
+    from launch.working_tree import package
 
     if options.then and options.target != "cloud-build":
         raise UserError(f"--then={options.then} goes with cloud-build: leave it out.")
-    target: Target = (options.then or "vertex") if options.target == "cloud-build" else options.target
-    builds = options.build or options.target == "cloud-build"
-    if options.image and builds:
+    if not _builds(options):
+        image = options.image or _committed_image(root)
+        return plan_of(_job(options, trainer_flags, environment, moment, image), submission)
+    if options.image:
         raise UserError(f"--image={options.image} is there already, and an image would be built: leave one out.")
-    if not builds:
-        job = job_from_options(target, options, trainer_flags, environment, moment, _committed_image(options, root))
-        return plan_of(job, submission)
-    raise NotImplementedError
+    packaged = package(root, options.allow_file)
+    job = _job(options, trainer_flags, environment, moment, f"{IMAGE_NAME}:{packaged.tag}")
+    config = read_build_config(root / CONFIG_FILE)
+    submits = _job_in_build(job, options) if options.target == "cloud-build" else None
+    return with_build(plan_of(job, submission), config, packaged, submission, submits)
 
 
-def _committed_image(options: argparse.Namespace, root: Path) -> str:
+def _builds(options: argparse.Namespace) -> bool:
+    return bool(options.build or options.target == "cloud-build")
+
+
+def _job(
+    options: argparse.Namespace,
+    trainer_flags: Sequence[str],
+    environment: Mapping[str, str],
+    moment: datetime,
+    image: str,
+) -> Job:
+    target: Target = (options.then or "vertex") if options.target == "cloud-build" else options.target
+    return job_from_options(target, options, trainer_flags, environment, moment, image)
+
+
+def _job_in_build(job: Job, options: argparse.Namespace) -> JobInBuild:
+    """What the build's last step is told of the job: what was filled in here, so that it comes to the same."""
+    from launch.build_request import JobInBuild
+
+    place = {"zone": job.location} if job.target == "tpu-vm" else {"region": job.location}
+    filled_in = argparse.Namespace(**{**vars(options), **place, "name": job.name, "project": "", "image": ""})
+    records: str = getattr(options, "records", "")  # `plan` keeps none.
+    shared = records if records.startswith("gs://") else ""
+    return JobInBuild(job.target, tuple(arguments_of(filled_in)), job.trainer_flags, shared)
+
+
+def _committed_image(root: Path) -> str:
     """The image of the commit that is checked out, which an earlier build made.
 
     Raises:
-      UserError: there is no commit to name it by, and no image is given.
+      UserError: there is no commit to name it by.
     """
     from launch.source_files import tree_state
 
-    if options.image:
-        return str(options.image)
     commit = tree_state(root).commit
     if not commit:
         raise UserError(f"No --image is given, and {root} is no git repository that names one: add --image or --build.")

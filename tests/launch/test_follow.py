@@ -27,7 +27,7 @@ class Watcher:
     def follow(self, log: MemoryLog | None = None, **options: object) -> JobStatus:
         time = self.service.time
         follower = Follower(
-            self.service,
+            self.service.get,
             self.console,
             open_lines=None if log is None else lambda status: log,
             sleep=time.sleep,
@@ -180,7 +180,7 @@ def test_a_preempted_job_is_requested_again_where_that_is_allowed() -> None:
     asked.clear()
     service.add(RUNNING, State.PREEMPTED)
     follower = Follower(
-        service, watcher.console, open_lines=open_lines, sleep=service.time.sleep, clock=service.time.clock
+        service.get, watcher.console, open_lines=open_lines, sleep=service.time.sleep, clock=service.time.clock
     )
     assert follower.follow(JOB).state is State.PREEMPTED
     assert (opened, asked) == ([JOB], [])
