@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
-from launch.google_api import ApiError
+from launch.api_errors import ApiError, sentence
 from launch.service import JobStatus, LogLine, State
 from launch.worker_logs import Console, Printer
+from trainer.errors import UserError
 from trainer.wording import duration
 
 POLL_SECONDS = 5.0
@@ -157,7 +158,7 @@ class Follower:
         except ApiError as error:
             if error.status != 403:
                 raise
-            self._console.warning(f"The job's log may not be read ({error.message}); its states are followed alone.")
+            self._console.warning(f"{sentence(error, 'The log')} The states of the job are followed without it.")
             self._reads_log = False
             return False
         if came:
@@ -181,7 +182,9 @@ class Follower:
                     raise
                 if failing_since is None:
                     failing_since = self._clock()
-                    self._console.warning(f"{error}; asked again for up to {duration(PATIENCE_SECONDS)}.")
+                    self._console.warning(
+                        f"{sentence(error)} It is asked again for up to {duration(PATIENCE_SECONDS)}."
+                    )
                 self._sleep(POLL_SECONDS)
                 continue
             if failing_since is not None:
@@ -241,17 +244,17 @@ def watched(follow: Callable[[], JobStatus], console: Console, commands: Iterabl
       How the job ended; None if it goes on.
 
     Raises:
-      ApiError: an API refused.
-      UserError: the job may not be seen.
+      UserError: an API refused, or the job may not be seen.
     """
     try:
         return follow()
     except KeyboardInterrupt:
         console.warning("Interrupted: it is not followed any more, and the job goes on.")
     except ApiError as error:
+        said = f"{sentence(error)} It is not followed any more, and the job goes on."
         if not error.passes:
-            raise
-        console.warning(f"{error}; it is not followed any more, and the job goes on.")
+            raise UserError(said) from error
+        console.warning(said)
     for command in commands:
         console.warning(f"  {command}")
     return None

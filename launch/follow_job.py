@@ -9,7 +9,7 @@ from launch.follow import Follower, watched
 from launch.job_access import JobAccess
 from launch.known_jobs import KnownJob, commands_for, status_of
 from launch.log_entries import JobLog, LogReader
-from launch.service import JobStatus
+from launch.service import JobStatus, State
 from launch.timestamps import as_timestamp
 from launch.worker_logs import Console
 
@@ -60,8 +60,7 @@ def follow_job(
       How it ended; None where the following ended first, which is said then.
 
     Raises:
-      UserError: there is no such job, or it may not be seen.
-      ApiError: an API refused.
+      UserError: there is no such job, it may not be seen, or an API refused.
     """
     service = access.service(job.target)
     request_again = None
@@ -82,5 +81,10 @@ def follow_job(
         clock=access.clock,
     )
     commands = commands_for(job.label, access.place)
-    hints = [*commands.values(), *([f"{commands['status']} --wait"] if request_again else [])]
-    return watched(lambda: follower.follow(job.resource), console, hints)
+    wait = f"{commands['status']} --wait"
+    ended = watched(
+        lambda: follower.follow(job.resource), console, [*commands.values(), *([wait] if request_again else [])]
+    )
+    if ended and ended.state is State.PREEMPTED and job.record and job.target == "tpu-vm" and not requests_again:
+        console.note(f"{wait} requests it again.")
+    return ended

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from launch.google_api import ApiError
-from launch.job_access import JobAccess, sentence_of
+from launch.api_errors import ApiError, sentence
+from launch.job_access import JobAccess
 from launch.job_facts import GONE, UNKNOWN, JobFacts, facts_of
 from launch.known_jobs import KnownJob, status_of
 from launch.records import Record, RecordTarget
@@ -126,7 +126,7 @@ def _look_up(job: JobFacts, access: JobAccess) -> Answer:
     except NoSuchJobError:
         return Answer(place)
     except ApiError as error:
-        return Answer(place, error=f"{place}: {sentence_of(error)}", passes=error.passes)
+        return Answer(place, error=f"{place}: {sentence(error)}", passes=error.passes)
     except UserError as error:
         return Answer(place, error=str(error))
 
@@ -136,7 +136,7 @@ def _ask(access: JobAccess, place: Place) -> Answer:
         listed = access.service(place.target).list(place.project, place.location)
         jobs = list(itertools.islice(listed, _MOST_LISTED + 1))
     except ApiError as error:
-        return Answer(place, error=f"{place}: {sentence_of(error)}", passes=error.passes)
+        return Answer(place, error=f"{place}: {sentence(error)}", passes=error.passes)
     except UserError as error:
         return Answer(place, error=str(error))
     if len(jobs) > _MOST_LISTED:

@@ -77,7 +77,10 @@ def status_of(job: KnownJob, service: Service, resource: str = "") -> JobStatus:
     """
     resource = resource or job.resource
     if job.record and job.target == "tpu-vm":  # A slice deletes itself; only its request says where it told of its end.
-        return cast("TpuVmService", service).get_requested(resource, job.record.request)
+        try:
+            return cast("TpuVmService", service).get_requested(resource, job.record.request)
+        except ValueError as error:
+            raise UserError(f"The record of {job.record.name} is damaged ({error}): ask for {resource}.") from error
     return service.get(resource)
 
 

@@ -104,10 +104,12 @@ def _print(job: KnownJob, statuses: Sequence[JobStatus], access: JobAccess, *, a
         )
         return
     look = look_of(sys.stdout, os.environ)
+    told = dict(_told(facts, statuses[-1], access.clock()))
+    details = {title: text for title, text in statuses[-1].details.items() if not told.get(title)}
     lines: list[str] = []
-    for title, text in (*_told(facts, statuses[-1], access.clock()), ("console", console_url), *commands.items()):
+    for title, text in {**told, **details, "console": console_url, **commands}.items():
         if text:
-            lines += folded(f"{title:<10}", text, look)
+            lines += folded(f"{look.text(title):<11} ", text, look)
     print_lines(lines)
 
 
@@ -133,7 +135,6 @@ def _told(facts: JobFacts, status: JobStatus, now: float) -> Iterator[tuple[str,
         yield "report", facts.report
     if record and len(record.attempts) > 1:
         yield "requests", f"{len(record.attempts)} of at most {record.max_requests}"
-    yield from status.details.items()
 
 
 def _cost(facts: JobFacts) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -27,10 +27,12 @@ class Commands:
       time: of all of them.
       services: by target; those that are not there are made when they are asked for.
       credentials: what looking for them fails with.
+      patch: puts something in the place of what a dotted name stands for, until the test ends.
     """
 
     folder: Path
     capture: pytest.CaptureFixture[str]
+    patch: Callable[[str, object], None]
     time: Time = field(default_factory=Time)
     services: dict[str, MemoryService] = field(default_factory=dict)
     credentials: Exception | None = None
@@ -72,7 +74,7 @@ def commands_in(
     """A machine with that folder for its records, whose commands reach the services in memory."""
     from launch import job_access, services
 
-    commands = Commands(folder, capture)
+    commands = Commands(folder, capture, monkeypatch.setattr)
     access = job_access.JobAccess
 
     def open_access(options: argparse.Namespace) -> job_access.JobAccess:
