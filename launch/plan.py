@@ -53,6 +53,7 @@ class Plan:
       job: the job.
       target: who is asked; with "cloud-build", the build asks the job's own target.
       name: of what is submitted: the job's, or that of the build which submits it.
+      submission: the token in the request, by which what it makes is found again.
       commands: what runs in which machine's container, by who runs it.
       request: creates it.
       gcloud: the command that makes gcloud send the same.
@@ -66,6 +67,7 @@ class Plan:
     job: Job
     target: RecordTarget
     name: str
+    submission: str
     commands: Mapping[str, tuple[str, ...]]
     request: ApiRequest
     gcloud: GcloudCommand
@@ -107,6 +109,7 @@ def plan_of(job: Job, submission: str) -> Plan:
         job=job,
         target=job.target,
         name=job.name,
+        submission=submission,
         commands=module.host_commands(job),
         request=module.create_request(job, submission),
         gcloud=module.gcloud_create(job, submission),

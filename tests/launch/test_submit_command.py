@@ -145,3 +145,34 @@ def test_no_credentials(cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.Mo
 def test_json(cloud: FakeCloud, capsys: Captured) -> None:
     assert main([*VERTEX, "--json", *FLAGS]) == EXIT_DONE
     assert json.loads(capsys.readouterr().out)["resource"] == next(iter(cloud.vertex.jobs))
+
+
+def test_a_sweep_is_a_job_for_each_run(cloud: FakeCloud, tmp_path: Path, capsys: Captured) -> None:
+    sweep = ["--sweep=learning_rate=1e-3,1e-4 seed=0,1", "--submission=grid"]
+    for _ in range(2):
+        assert main([*VERTEX, *sweep, *FLAGS]) == EXIT_DONE
+    assert [job.resource["displayName"] for job in cloud.vertex.jobs.values()] == [
+        f"flowers-1-{n}" for n in range(1, 5)
+    ]
+    flags = record(tmp_path, "flowers-1-4")["trainer_flags"]
+    assert flags == [
+        "--strategy=mirrored",
+        "--data=tfds:tf_flowers",
+        "--learning_rate=0.0001",
+        "--seed=1",
+        "--run_dir=gs://bucket/flowers/learning_rate=0.0001,seed=1",
+    ]
+    assert "of all 4: unknown an hour" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--sweep=seed=0,1", "--wait"], "--sweep makes several jobs, and --wait is for one"),
+        (["--sweep=sed=0,1"], "--sweep, sed=0: there is no field sed. did you mean seed?"),
+        ([f"--sweep=seed={','.join(map(str, range(60)))}"], "asks for 60 jobs: 50 at once are the most."),
+    ],
+)
+def test_sweeps_that_are_refused(options: list[str], sentence: str, cloud: FakeCloud, capsys: Captured) -> None:
+    assert main([*VERTEX, *options, *FLAGS]) == EXIT_USER
+    assert sentence.lower() in capsys.readouterr().err.lower() and not cloud.requests
