@@ -268,7 +268,10 @@ def _names(text: str) -> set[str]:
 
 
 def _texts(value: Any) -> list[str]:
+    """All texts in which substitutions are replaced; scripts are left as they are
+    (cloud.google.com/build/docs/configuring-builds/run-bash-scripts, 2026-11)."""
     if isinstance(value, str):
         return [value]
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else []
-    return [text for part in inner for text in _texts(part)]
+    if isinstance(value, Mapping):
+        value = [part for name, part in value.items() if name != "script"]
+    return [text for part in value for text in _texts(part)] if isinstance(value, list) else []

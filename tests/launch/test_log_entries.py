@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-import requests
 from fakes.cloud import Answer, FakeCloud, Fault, serving
+from jobs import api_at
 
-from launch.google_api import ApiError, GoogleApi
+from launch.google_api import ApiError
 from launch.log_entries import PAGE_SIZE, READS_A_MINUTE, JobLog, LogReader, line_of
 
 PROJECT = "project-1"
@@ -25,8 +25,9 @@ class World:
         self.cloud = cloud
         self.seconds = 100.0
         self.slept: list[float] = []
-        api = GoogleApi(requests.Session(), cloud.environment(), sleep=self.sleep, jitter=lambda: 0.0)
-        self.reader = LogReader(api, PROJECT, now=self.now, clock=lambda: self.seconds, sleep=self.sleep)
+        self.reader = LogReader(
+            api_at(cloud, self.sleep), PROJECT, now=self.now, clock=lambda: self.seconds, sleep=self.sleep
+        )
         self.log: JobLog = self.reader.open(FILTER)
 
     def now(self) -> datetime.datetime:
