@@ -143,7 +143,7 @@ def with_build(
     source = stored_source(package, _bucket(job.run_dir))
     token = submission if submits else f"{submission}-image"
     request = build_request.create_request(build, source, token)
-    planned = PlannedBuild(build, package, source, token, request, build_request.gcloud_create(build))
+    planned = PlannedBuild(build, package, source, token, request, build_request.gcloud_create(build, source))
     problems = (*plan.problems, *build_request.problems(build))
     if not submits:
         return replace(plan, problems=problems, image_build=planned)
