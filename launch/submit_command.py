@@ -62,6 +62,7 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
     from launch.image_build import store
     from launch.plan_text import summary
     from launch.submission import record_of, submit
+    from launch.submit_checks import require_what_it_needs
     from launch.tables import print_text
 
     now = datetime.now(timezone.utc)
@@ -73,6 +74,7 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
     if not (options.json or options.quiet):
         print_text(summary(plan))
     with as_sentences():
+        require_what_it_needs(access.api(), plan.job, image_is_built=plan.image_build is not None)
         record = record_of(plan, submission, now)
         if plan.image_build:
             store(access.api(), plan.image_build.package, plan.image_build.source)
