@@ -62,6 +62,12 @@ class GoogleApi:
         self._sleep = sleep
         self._jitter = jitter
 
+    @property
+    def account(self) -> str:
+        """The service account that asks; "" for a person, whose credentials do not tell."""
+        credentials = getattr(self._session, "credentials", None)
+        return str(getattr(credentials, "service_account_email", "") or "")
+
     def send(self, request: ApiRequest, *, attempts: int = ATTEMPTS) -> dict[str, Any]:
         """Sends a request, again if need be, and gives the answer's JSON.
 

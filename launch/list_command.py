@@ -46,7 +46,9 @@ TITLES = ("NAME", "STATE", "AGE", "RAN", "COST", "TARGET", "LOCATION", "HARDWARE
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds what stands before the "--"."""
     parser.add_argument("--project", default="", help="list what runs there too, whoever submitted it")
-    parser.add_argument("--region", default="", help="of that project, for Vertex AI and Cloud Build (default: gcloud's)")
+    parser.add_argument(
+        "--region", default="", help="of that project, for Vertex AI and Cloud Build (default: gcloud's)"
+    )
     parser.add_argument("--zone", default="", help="of that project, for Cloud TPU (default: gcloud's)")
     parser.add_argument(
         "--limit",

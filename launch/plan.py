@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from launch.catalog import region_of
 from launch.gcloud_command import GcloudCommand
 from launch.job import LONGEST_NAME, Job
 from launch.job_problems import replicas
@@ -60,6 +59,8 @@ class Plan:
       price: of an hour of all the job's machines.
       problems: sentences on what would go wrong.
       image_build: of the image, when it is not there yet.
+      commit: of the working tree that the image is of; "" where that is not known.
+      clean: whether the image is of that commit and nothing else; None where that is not known.
     """
 
     job: Job
@@ -71,6 +72,8 @@ class Plan:
     price: Price
     problems: tuple[str, ...]
     image_build: PlannedBuild | None = None
+    commit: str = ""
+    clean: bool | None = None
 
     @property
     def requests(self) -> tuple[ApiRequest, ...]:
@@ -135,7 +138,7 @@ def with_build(
         config=config,
         name=job.name,
         project=job.project,
-        location=region_of(job.location),
+        location=job.image.partition("-docker.pkg.dev/")[0],
         image=job.image,
         test=submits is not None,
         job=submits,
@@ -143,10 +146,11 @@ def with_build(
     source = stored_source(package, _bucket(job.run_dir))
     token = submission if submits else f"{submission}-image"
     request = build_request.create_request(build, source, token)
-    planned = PlannedBuild(build, package, source, token, request, build_request.gcloud_create(build))
+    planned = PlannedBuild(build, package, source, token, request, build_request.gcloud_create(build, source))
+    state = package.state
     problems = (*plan.problems, *build_request.problems(build))
     if not submits:
-        return replace(plan, problems=problems, image_build=planned)
+        return replace(plan, problems=problems, image_build=planned, commit=state.commit, clean=state.clean)
     name = f"{job.name[: LONGEST_NAME - len(_OF_BUILD)].rstrip('-')}{_OF_BUILD}"
     return replace(
         plan,
@@ -156,6 +160,8 @@ def with_build(
         gcloud=planned.gcloud,
         problems=problems,
         image_build=planned,
+        commit=state.commit,
+        clean=state.clean,
     )
 
 

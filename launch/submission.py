@@ -23,7 +23,7 @@ def record_of(plan: Plan, submission: str, moment: datetime) -> Record:
     """
     job = plan.job
     return Record(
-        name=job.name,
+        name=plan.name,
         target=plan.target,
         project=job.project,
         location=plan.location,
@@ -34,6 +34,8 @@ def record_of(plan: Plan, submission: str, moment: datetime) -> Record:
         config=job.config.model_dump(mode="json"),
         trainer_flags=job.trainer_flags,
         image=job.image,
+        commit=plan.commit,
+        clean=plan.clean,
         hourly_price=plan.price.dollars,
         max_run_hours=job.max_run_hours,
         max_requests=job.max_requests,

@@ -62,6 +62,8 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
     from launch.image_build import store
     from launch.plan_text import summary
     from launch.submission import record_of, submit
+    from launch.submit_checks import require_what_it_needs
+    from launch.tables import print_text
 
     now = datetime.now(timezone.utc)
     submission = options.submission or uuid.uuid4().hex
@@ -69,9 +71,10 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
     if plan.problems:
         raise UserError(" ".join(plan.problems))
     access = open_access(options)
-    if not options.json:
-        access.console().note(summary(plan))
+    if not (options.json or options.quiet):
+        print_text(summary(plan))
     with as_sentences():
+        require_what_it_needs(access.api(), plan.job, image_is_built=plan.image_build is not None)
         record = record_of(plan, submission, now)
         if plan.image_build:
             store(access.api(), plan.image_build.package, plan.image_build.source)
@@ -123,13 +126,14 @@ def _wait(access: JobAccess, record: Record) -> int:
 def _tell(options: argparse.Namespace, access: JobAccess, record: Record, status: JobStatus) -> None:
     """What was submitted, and how to go on with it."""
     from launch.known_jobs import commands_for
-    from launch.tables import print_json
+    from launch.tables import print_json, print_text
 
     if options.json:
         print_json(record.to_json())
         return
-    console = access.console()
-    console.note(f"submitted {record.name} as {record.resource}, {status.state.value}")
-    console.note(f"  console  {access.service(record.target).console_url(record.resource)}")
+    if options.quiet:
+        return
+    print_text(f"submitted {record.resource}, {status.state.value}")
+    print_text(f"console  {access.service(record.target).console_url(record.resource)}")
     for verb, command in commands_for(record.name, options.records).items():
-        console.note(f"  {verb:8} {command}")
+        print_text(f"{verb:8} {command}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,8 +80,10 @@ def planned(
     if options.then and options.target != "cloud-build":
         raise UserError(f"--then={options.then} goes with cloud-build: leave it out.")
     if not _builds(options):
-        image = options.image or _committed_image(root)
-        return plan_of(_job(options, trainer_flags, environment, moment, image), submission)
+        commit = "" if options.image else _commit(root)
+        image = options.image or f"{IMAGE_NAME}:{commit[:7]}"
+        plan = plan_of(_job(options, trainer_flags, environment, moment, image), submission)
+        return replace(plan, commit=commit, clean=True if commit else None)
     if options.image:
         raise UserError(f"--image={options.image} is there already, and an image would be built: leave one out.")
     packaged = package(root, options.allow_file)
@@ -116,15 +119,15 @@ def _job_in_build(job: Job, options: argparse.Namespace) -> JobInBuild:
     return JobInBuild(job.target, tuple(arguments_of(filled_in)), job.trainer_flags, shared)
 
 
-def _committed_image(root: Path) -> str:
-    """The image of the commit that is checked out, which an earlier build made.
+def _commit(root: Path) -> str:
+    """The commit that is checked out, of which an earlier build made the image.
 
     Raises:
-      UserError: there is no commit to name it by.
+      UserError: there is none.
     """
     from launch.source_files import tree_state
 
     commit = tree_state(root).commit
     if not commit:
         raise UserError(f"No --image is given, and {root} is no git repository that names one: add --image or --build.")
-    return f"{IMAGE_NAME}:{commit[:7]}"
+    return commit

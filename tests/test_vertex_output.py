@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fakes.vertex_replicas import replicas_of
 from runs import run_task, status_of
 
 from trainer.config import Config
@@ -27,10 +28,13 @@ def vertex_environment(base: str) -> dict[str, str]:
 
 @pytest.fixture
 def on_vertex(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Gives this process a job's variables."""
+    """Gives this process the variables of a job of one worker."""
 
     def enter(base: Path) -> None:
-        for name, value in vertex_environment(str(base)).items():
+        pool = {"replicaCount": "1", "containerSpec": {"command": ["python"]}}
+        spec = {"workerPoolSpecs": [pool], "baseOutputDirectory": {"outputUriPrefix": str(base)}}
+        (replica,) = replicas_of("projects/p/locations/r/customJobs/1", spec, {})
+        for name, value in replica.environment.items():
             monkeypatch.setenv(name, value)
 
     return enter

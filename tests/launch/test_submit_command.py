@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,10 @@ from launch.__main__ import main
 from launch.job_access import JobAccess
 from trainer.errors import EXIT_DONE, EXIT_USER
 
-PLACE = ["--project=project-1", "--region=us-central1", "--image=us-central1-docker.pkg.dev/project-1/r/trainer:1"]
+IMAGE = "us-central1-docker.pkg.dev/project-1/r/trainer:1"
+Captured = pytest.CaptureFixture[str]
+
+PLACE = ["--project=project-1", "--region=us-central1", f"--image={IMAGE}"]
 FLAGS = ["--", "--data=tfds:tf_flowers", "--run_dir=gs://bucket/flowers"]
 VERTEX = ["submit", "vertex", *PLACE, "--accelerator=l4:2", "--name=flowers-1"]
 
@@ -30,6 +33,8 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCloud
             lambda options: JobAccess(options, os.environ, sleep=lambda seconds: None),
         )
         server.bucket("bucket")
+        server.storage.locations["bucket"] = "US-CENTRAL1"
+        server.registry.push(IMAGE)
         yield server
 
 
@@ -38,7 +43,7 @@ def record(tmp_path: Path, name: str = "flowers-1") -> dict[str, object]:
     return loaded
 
 
-def test_one_job_is_made_and_recorded(cloud: FakeCloud, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_job_is_made_and_recorded(cloud: FakeCloud, tmp_path: Path, capsys: Captured) -> None:
     assert main([*VERTEX, *FLAGS]) == EXIT_DONE
     (job,) = cloud.vertex.jobs.values()
     assert job.resource["displayName"] == "flowers-1"
@@ -51,7 +56,7 @@ def test_one_job_is_made_and_recorded(cloud: FakeCloud, tmp_path: Path, capsys: 
         assert told in out
 
 
-def test_what_is_submitted_is_what_is_planned(cloud: FakeCloud, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_submitted_is_what_is_planned(cloud: FakeCloud, capsys: Captured) -> None:
     assert main(["plan", *VERTEX[1:], "--json", *FLAGS]) == EXIT_DONE
     planned = json.loads(capsys.readouterr().out)["requests"][-1]["body"]
     assert not cloud.requests
@@ -76,16 +81,14 @@ def test_ten_lost_answers_are_ten_jobs(cloud: FakeCloud, tmp_path: Path) -> None
     assert len({record(tmp_path, f"flowers-{number}")["resource"] for number in range(10)}) == 10
 
 
-def test_a_name_that_is_taken_makes_no_job(cloud: FakeCloud, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_that_is_taken_makes_no_job(cloud: FakeCloud, capsys: Captured) -> None:
     main([*VERTEX, *FLAGS])
     assert main([*VERTEX, *FLAGS]) == EXIT_USER
     assert len(cloud.vertex.jobs) == 1
     assert "A job named flowers-1 was submitted already" in capsys.readouterr().err
 
 
-def test_a_refused_request_leaves_no_record(
-    cloud: FakeCloud, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_refused_request_leaves_no_record(cloud: FakeCloud, tmp_path: Path, capsys: Captured) -> None:
     cloud.faults.append(Fault("POST /aiplatform/", 403, times=1))
     assert main([*VERTEX, *FLAGS]) == EXIT_USER
     assert not list((tmp_path / "jobs").glob("*.json"))
@@ -98,7 +101,7 @@ def test_a_request_that_nobody_answers_leaves_its_record(cloud: FakeCloud, tmp_p
     assert record(tmp_path)["resource"] == ""
 
 
-def test_problems_are_said_before_anything_is_asked(cloud: FakeCloud, capsys: pytest.CaptureFixture[str]) -> None:
+def test_problems_are_said_before_anything_is_asked(cloud: FakeCloud, capsys: Captured) -> None:
     flags = ["--", "--data=folder:/photos", "--batch_size=33"]
     assert main([*VERTEX, *flags]) == EXIT_USER
     err = capsys.readouterr().err
@@ -107,9 +110,28 @@ def test_problems_are_said_before_anything_is_asked(cloud: FakeCloud, capsys: py
     assert not cloud.requests and err.count("error: ") == 1
 
 
-def test_no_credentials(
-    cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("mend", "sentence"),
+    [
+        (
+            lambda cloud: cloud.storage.locations.update(bucket="EUROPE-WEST4"),
+            "bucket is in europe-west4 and the job in",
+        ),
+        (lambda cloud: cloud.storage.buckets.pop("bucket"), "The bucket: gs://bucket is not there. Try gcloud storage"),
+        (lambda cloud: cloud.faults.append(Fault("/tags/", 404)), f"The image: {IMAGE} is not there"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_costs(
+    mend: Callable[[FakeCloud], object], sentence: str, cloud: FakeCloud, tmp_path: Path, capsys: Captured
 ) -> None:
+    mend(cloud)
+    assert main([*VERTEX, *FLAGS]) == EXIT_USER
+    err = capsys.readouterr().err
+    assert sentence in err and err.count("error: ") == 1
+    assert not cloud.sent("aiplatform") and not list(tmp_path.glob("jobs/*"))
+
+
+def test_no_credentials(cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "nothing"))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -120,6 +142,6 @@ def test_no_credentials(
     assert not list((tmp_path / "jobs").glob("*.json"))
 
 
-def test_json(cloud: FakeCloud, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json(cloud: FakeCloud, capsys: Captured) -> None:
     assert main([*VERTEX, "--json", *FLAGS]) == EXIT_DONE
     assert json.loads(capsys.readouterr().out)["resource"] == next(iter(cloud.vertex.jobs))
