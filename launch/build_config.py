@@ -69,6 +69,8 @@ def _substitution_problems(config: Mapping[str, Any]) -> Iterator[str]:
     used = set(_references({name: value for name, value in config.items() if name != "substitutions"}))
     dynamic = config.get("options", {}).get("dynamicSubstitutions", False)
     for name, value in declared.items():
+        if not isinstance(value, str):
+            yield f"{name} is {value!r}, and a substitution is a text: quote it."
         inner = set(_references(value))
         if inner and not dynamic:
             yield f"{name} is made of {', '.join(sorted(inner))}: options need dynamicSubstitutions: true for that."
@@ -146,5 +148,6 @@ def _command_of(step: Mapping[str, Any]) -> str:
     command = " ".join([step.get("script", ""), *step.get("args", [])])
     for assignment in step.get("env", []):
         name, _, value = assignment.partition("=")
-        command = re.sub(rf"\$(?:{name}\b|{{{name}}})", lambda match, value=value: value, command)
+        command = command.replace(f"${{{name}}}", value)
+        command = re.sub(rf"\${name}\b", value.replace("\\", r"\\"), command)
     return command

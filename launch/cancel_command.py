@@ -65,13 +65,13 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
 
 def _cancel(job: KnownJob, access: JobAccess, console: Console) -> int:
     from launch.follow import described
-    from launch.known_jobs import commands_for
+    from launch.known_jobs import commands_for, status_of
     from launch.service import NoSuchJobError
 
     service = access.service(job.target)
     status_command = commands_for(job.label, access.place)["status"]
     try:
-        status = service.get(job.resource)
+        status = status_of(job, service)
         if status.state.has_ended:
             console.note(f"{job.label} had ended before: {described(status, access.clock())}.")
             return EXIT_DONE
@@ -97,9 +97,10 @@ def _cancel(job: KnownJob, access: JobAccess, console: Console) -> int:
 
 def _wait(job: KnownJob, service: Service, access: JobAccess, console: Console) -> JobStatus:
     from launch.follow import Follower
+    from launch.known_jobs import status_of
 
     follower = Follower(
-        service,
+        lambda resource: status_of(job, service, resource),
         console,
         most_seconds=MOST_SECONDS,
         heartbeat_seconds=_NEWS_SECONDS,

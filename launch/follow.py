@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
-from launch.google_api import ApiError
-from launch.service import JobStatus, LogLine, Service, State
+from launch.api_errors import ApiError, sentence
+from launch.service import JobStatus, LogLine, State
 from launch.worker_logs import Console, Printer
+from trainer.errors import UserError
 from trainer.wording import duration
 
 POLL_SECONDS = 5.0
@@ -54,7 +55,7 @@ class Follower:
 
     def __init__(
         self,
-        service: Service,
+        look: Callable[[str], JobStatus],
         console: Console,
         *,
         open_lines: Callable[[JobStatus], LineSource] | None = None,
@@ -67,7 +68,7 @@ class Follower:
         """Asks nothing yet.
 
         Args:
-          service: runs the job.
+          look: gives the status of a job by its full name.
           console: shows lines and what happens.
           open_lines: gives the log of a job; None where its states alone are wanted.
           request_again: requests the machines of a preempted job again, and gives what it made; None if it must not, or
@@ -77,7 +78,7 @@ class Follower:
           sleep: pauses.
           clock: seconds since 1970.
         """
-        self._service = service
+        self._look = look
         self._console = console
         self._open_lines = open_lines
         self._reads_log = open_lines is not None
@@ -112,7 +113,7 @@ class Follower:
             status = again
 
     def _get(self, resource: str) -> JobStatus:
-        return self._patiently(lambda: self._service.get(resource))
+        return self._patiently(lambda: self._look(resource))
 
     def _requested_again(self, status: JobStatus) -> JobStatus | None:
         request_again = self._request_again
@@ -157,7 +158,7 @@ class Follower:
         except ApiError as error:
             if error.status != 403:
                 raise
-            self._console.warning(f"The job's log may not be read ({error.message}); its states are followed alone.")
+            self._console.warning(f"{sentence(error, 'The log')} The states of the job are followed without it.")
             self._reads_log = False
             return False
         if came:
@@ -181,7 +182,9 @@ class Follower:
                     raise
                 if failing_since is None:
                     failing_since = self._clock()
-                    self._console.warning(f"{error}; asked again for up to {duration(PATIENCE_SECONDS)}.")
+                    self._console.warning(
+                        f"{sentence(error)} It is asked again for up to {duration(PATIENCE_SECONDS)}."
+                    )
                 self._sleep(POLL_SECONDS)
                 continue
             if failing_since is not None:
@@ -241,17 +244,17 @@ def watched(follow: Callable[[], JobStatus], console: Console, commands: Iterabl
       How the job ended; None if it goes on.
 
     Raises:
-      ApiError: an API refused.
-      UserError: the job may not be seen.
+      UserError: an API refused, or the job may not be seen.
     """
     try:
         return follow()
     except KeyboardInterrupt:
         console.warning("Interrupted: it is not followed any more, and the job goes on.")
     except ApiError as error:
+        said = f"{sentence(error)} It is not followed any more, and the job goes on."
         if not error.passes:
-            raise
-        console.warning(f"{error}; it is not followed any more, and the job goes on.")
+            raise UserError(said) from error
+        console.warning(said)
     for command in commands:
         console.warning(f"  {command}")
     return None

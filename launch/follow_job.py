@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import datetime
+from typing import TYPE_CHECKING, cast
 
 from launch.follow import Follower, watched
 from launch.job_access import JobAccess
-from launch.known_jobs import KnownJob, commands_for
+from launch.known_jobs import KnownJob, commands_for, status_of
 from launch.log_entries import JobLog, LogReader
-from launch.service import JobStatus
+from launch.service import JobStatus, State
 from launch.timestamps import as_timestamp
 from launch.worker_logs import Console
+
+if TYPE_CHECKING:
+    from launch.tpu_vm import TpuVmService
 
 
 def open_log(job: KnownJob, status: JobStatus, access: JobAccess, since: datetime.datetime | None) -> JobLog:
@@ -56,22 +60,20 @@ def follow_job(
       How it ended; None where the following ended first, which is said then.
 
     Raises:
-      UserError: there is no such job, or it may not be seen.
-      ApiError: an API refused.
+      UserError: there is no such job, it may not be seen, or an API refused.
     """
     service = access.service(job.target)
     request_again = None
     if requests_again and job.record and job.target == "tpu-vm" and job.resource == job.record.resource:
-        from launch.requests_again import complete_last_request, requester
+        from launch.requests_again import requester
 
-        request_again = requester(job.record, access.records, service)
-        complete_last_request(job.record, service)
+        request_again = requester(job.record, access.records, cast("TpuVmService", service))
 
     def open_lines(status: JobStatus) -> JobLog:
         return open_log(job, status, access, since)
 
     follower = Follower(
-        service,
+        lambda resource: status_of(job, service, resource),
         console,
         open_lines=open_lines if with_lines else None,
         request_again=request_again,
@@ -79,5 +81,10 @@ def follow_job(
         clock=access.clock,
     )
     commands = commands_for(job.label, access.place)
-    hints = [*commands.values(), *([f"{commands['status']} --wait"] if request_again else [])]
-    return watched(lambda: follower.follow(job.resource), console, hints)
+    wait = f"{commands['status']} --wait"
+    ended = watched(
+        lambda: follower.follow(job.resource), console, [*commands.values(), *([wait] if request_again else [])]
+    )
+    if ended and ended.state is State.PREEMPTED and job.record and job.target == "tpu-vm" and not requests_again:
+        console.note(f"{wait} requests it again.")
+    return ended

@@ -57,6 +57,7 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
     """
     from launch.follow import print_new
     from launch.follow_job import follow_job, open_log
+    from launch.known_jobs import status_of
 
     refuse_trainer_flags(trainer_flags)
     access = open_access(options)
@@ -64,7 +65,7 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
         job = access.find(options.job)
         console = access.console()
         if options.nofollow:
-            status = access.service(job.target).get(job.resource)
+            status = status_of(job, access.service(job.target))
             log = open_log(job, status, access, options.since)
             colors: dict[str, int] = {}
             print_new(log, console.out, colors)

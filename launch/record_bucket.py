@@ -15,7 +15,8 @@ from launch.service import ApiRequest
 from trainer.errors import UserError
 
 if TYPE_CHECKING:
-    from launch.google_api import ApiError, GoogleApi
+    from launch.api_errors import ApiError
+    from launch.google_api import GoogleApi
 
 _ATTEMPTS_TO_SAVE = 5
 """How often a record that changes again and again while it is written is read anew."""
@@ -58,7 +59,7 @@ class BucketRecords:
 
     def save(self, record: Record) -> None:
         """See `launch.records.Records`."""
-        from launch.google_api import ApiError
+        from launch.api_errors import ApiError
 
         check(record)
         for _ in range(_ATTEMPTS_TO_SAVE):
@@ -80,7 +81,7 @@ class BucketRecords:
 
     def forget(self, record: Record) -> None:
         """See `launch.records.Records`."""
-        from launch.google_api import ApiError
+        from launch.api_errors import ApiError
 
         there = self._find(record.name)
         found = self._read(there) if there else None
@@ -110,7 +111,7 @@ class BucketRecords:
         return next((there for there in self._list(f"{self._prefix}{name}{ENDING}") if there.name == name), None)
 
     def _list(self, prefix: str) -> list[_Object]:
-        from launch.google_api import ApiError
+        from launch.api_errors import ApiError
 
         query = {"prefix": prefix, "delimiter": "/", "fields": "nextPageToken,items(name,generation,size)"}
         request = ApiRequest("storage", "GET", f"storage/v1/b/{self._bucket}/o", query)
@@ -137,7 +138,7 @@ class BucketRecords:
 
     def _content(self, there: _Object) -> bytes | None:
         """None if that version is there no more."""
-        from launch.google_api import ApiError
+        from launch.api_errors import ApiError
 
         query = {"alt": "media", "generation": there.generation}
         try:
@@ -165,6 +166,8 @@ class BucketRecords:
 
     def _refused(self, error: ApiError, done: str) -> Exception:
         """What to raise instead: a sentence where the user can change something."""
+        from launch.api_errors import sentence
+
         place = f"gs://{self._bucket}/{self._prefix}".rstrip("/")
         if error.status == 404:
             return UserError(
@@ -172,8 +175,5 @@ class BucketRecords:
                 f"gs://{self._bucket}` makes it."
             )
         if error.status == 403:
-            return UserError(
-                f"--records={place}: the records of jobs cannot be {done} there ({error.message}); the role Storage "
-                "Object User on the bucket is enough."
-            )
+            return UserError(sentence(error, f"The records of jobs cannot be {done} in {place}"))
         return error

@@ -39,14 +39,14 @@ class ApiRequest:
       api: as gcloud names it: aiplatform, tpu, cloudbuild, logging, storage, artifactregistry, serviceusage, ...
       method: of HTTP.
       path: from the version on, such as "v1/projects/P/locations/R/customJobs".
-      query: parameters behind the path.
+      query: parameters behind the path; several values of one that is repeated.
       body: as JSON; None: none.
     """
 
     api: str
     method: str
     path: str
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
 
 

@@ -75,14 +75,15 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
 
 def _statuses(job: KnownJob, service: Service) -> list[JobStatus]:
     """What the service says of the requests of a job; of the earlier ones, as far as it still knows them."""
+    from launch.known_jobs import status_of
     from launch.service import NoSuchJobError
 
-    latest = service.get(job.resource)
+    latest = status_of(job, service)
     earlier = []
     for resource in job.record.attempts if job.record else ():
         if resource != job.resource:
             with contextlib.suppress(NoSuchJobError):
-                earlier.append(service.get(resource))
+                earlier.append(status_of(job, service, resource))
     return [*earlier, latest]
 
 
@@ -103,10 +104,12 @@ def _print(job: KnownJob, statuses: Sequence[JobStatus], access: JobAccess, *, a
         )
         return
     look = look_of(sys.stdout, os.environ)
+    told = dict(_told(facts, statuses[-1], access.clock()))
+    details = {title: text for title, text in statuses[-1].details.items() if not told.get(title)}
     lines: list[str] = []
-    for title, text in (*_told(facts, statuses[-1], access.clock()), ("console", console_url), *commands.items()):
+    for title, text in {**told, **details, "console": console_url, **commands}.items():
         if text:
-            lines += folded(f"{title:<10}", text, look)
+            lines += folded(f"{look.text(title):<11} ", text, look)
     print_lines(lines)
 
 
@@ -132,10 +135,16 @@ def _told(facts: JobFacts, status: JobStatus, now: float) -> Iterator[tuple[str,
         yield "report", facts.report
     if record and len(record.attempts) > 1:
         yield "requests", f"{len(record.attempts)} of at most {record.max_requests}"
-    yield from status.details.items()
 
 
 def _cost(facts: JobFacts) -> str:
-    if facts.hourly_price is None or facts.dollars is None:
-        return "unknown: there is no price of its machines here"
-    return f"about ${facts.dollars:,.2f} by now, at ${facts.hourly_price:,.2f} an hour"
+    if facts.hourly_price is None:
+        return "unknown: no price of its machines was known when it was submitted"
+    an_hour = f"at ${facts.hourly_price:,.2f} an hour"
+    if facts.dollars is not None:
+        return f"about ${facts.dollars:,.2f} by now, {an_hour}"
+    return (
+        f"unknown by now, {an_hour}"
+        if facts.most_dollars is None
+        else f"at most ${facts.most_dollars:,.2f} by now, {an_hour}"
+    )

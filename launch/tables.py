@@ -78,6 +78,11 @@ def print_lines(lines: Sequence[str], stream: TextIO | None = None) -> None:
         discard(stream)
 
 
+def print_text(text: str) -> None:
+    """Prints a text of one line or several, in which nothing acts on the terminal."""
+    print_lines([printable(text, sys.stdout.encoding, kept="\n")])
+
+
 def print_json(value: Any) -> None:
     """Prints indented JSON in ASCII, which no terminal acts on."""
     print_lines([json.dumps(value, indent=2)])

@@ -152,13 +152,14 @@ def gcloud_create(job: Job, submission: str) -> GcloudCommand:
         "--async",
     ]
     files = {_SCRIPT_FILE: node["metadata"][SCRIPT_KEY], _PARAMETERS_FILE: node["metadata"][PARAMETERS_KEY]}
-    return GcloudCommand(("compute", "tpus", "queued-resources", "create", job.name, *flags), files)
+    arguments = ("compute", "tpus", "queued-resources", "create", job.name, *flags)
+    return GcloudCommand(arguments, files, {_SCRIPT_FILE: "launch.tpu_startup"})
 
 
 def host_commands(job: Job) -> dict[str, tuple[str, ...]]:
     """What runs in which host's containers, by who runs it; for people."""
     if job.hardware.workers == 1:
-        return {"worker 0": (*job.worker_command,)}
+        return {"the one worker": job.worker_command}
     servers = ",".join(f"HOST{number}:{SERVER_PORT}" for number in range(job.hardware.workers))
     trainer = (*job.worker_command, f"--tpu=grpc://{servers}")
     return {"worker 0, with TPU_LOAD_LIBRARY=0": trainer, "every worker": SERVER}

@@ -23,7 +23,7 @@ from trainer.errors import UserError
 LOG = "gcplogs-docker-driver"
 """Where docker's driver for Cloud Logging writes (github.com/moby/moby, daemon/logger/gcplogs, 2026-11)."""
 
-_STATES = {
+STATES = {
     "CREATING": State.QUEUED,
     "ACCEPTED": State.QUEUED,
     "WAITING_FOR_RESOURCES": State.QUEUED,
@@ -34,6 +34,7 @@ _STATES = {
     "SUSPENDING": State.PREEMPTED,
     "SUSPENDED": State.PREEMPTED,
 }
+"""What the service's words mean; a word that is new to us is taken for QUEUED."""
 
 _HAS_RUN = ("ACTIVE", "DELETING", "SUSPENDING", "SUSPENDED")
 """The states after which a start-up script may have told something."""
@@ -254,7 +255,7 @@ class TpuVmService:
     def _status(self, found: Mapping[str, Any], ended: _Ended | None) -> JobStatus:
         labels = _labels(found)
         said = _said(found)
-        state = _STATES.get(said, State.QUEUED)
+        state = STATES.get(said, State.QUEUED)
         error = str(found.get("state", {}).get("failedData", {}).get("error", {}).get("message", ""))
         if said == _GONE:
             state = State.CANCELLED
@@ -278,6 +279,7 @@ class TpuVmService:
             error=error,
             exit_code=ended.exit_code if ended else None,
             submission=labels.get(SUBMISSION_LABEL, ""),
+            details=_details(found),
         )
 
     def _is_expired(self, found: Mapping[str, Any]) -> bool:
@@ -287,6 +289,24 @@ class TpuVmService:
         if not seconds or created is None or _said(found) == "PROVISIONING":
             return False
         return (self._now() - created).total_seconds() > float(seconds) + _EXPIRY_SECONDS
+
+
+def _details(found: Mapping[str, Any]) -> dict[str, str]:
+    """What a person may ask for beside: machines, image, results, limit."""
+    node = (found.get("tpu", {}).get("nodeSpec") or [{}])[0].get("node", {})
+    try:
+        job = parameters(found)
+    except ValueError:
+        job = {}
+    hours = f"{job['max_run_seconds'] / 3600:g} h for each request" if job.get("max_run_seconds") else ""
+    details = {
+        "hardware": node.get("acceleratorType", ""),
+        "image": job.get("image", ""),
+        "results": job.get("results", ""),
+        "provisioning": "spot" if "spot" in found else "reserved" if found.get("reservationName") else "standard",
+        "time limit": hours,
+    }
+    return {name: str(value) for name, value in details.items() if value}
 
 
 def _said(found: Mapping[str, Any]) -> str:

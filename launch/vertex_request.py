@@ -18,7 +18,7 @@ from launch.service import ApiRequest
 from launch.vertex_problems import problems
 from trainer.accelerators import slice_named
 
-__all__ = ["create_request", "gcloud_create", "problems"]
+__all__ = ["create_request", "gcloud_create", "host_commands", "problems"]
 
 _STRATEGIES: dict[Provisioning, str] = {
     "standard": "STANDARD",
@@ -59,6 +59,12 @@ def gcloud_create(job: Job, submission: str) -> GcloudCommand:
         f"--config={_CONFIG_FILE}",
     )
     return GcloudCommand(arguments, {_CONFIG_FILE: json.dumps(_job_spec(job), indent=2) + "\n"})
+
+
+def host_commands(job: Job) -> dict[str, tuple[str, ...]]:
+    """What runs in which machine's container, by who runs it; for people."""
+    workers = job.hardware.workers
+    return {"the one worker" if workers == 1 else f"each of {workers} workers": job.worker_command}
 
 
 def _job_spec(job: Job) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from launch.google_api import ApiError
+from launch.api_errors import ApiError
 from launch.records import Record
 from launch.service import ApiRequest, JobStatus, LogLine, NoSuchJobError, State
 

@@ -111,7 +111,7 @@ class TpuHost:
         """The system is stopping from now on."""
         (self._folder / "system-state").write_text("stopping\n")
 
-    def boot(self, script: str = "", **pace: float) -> None:
+    def boot(self, script: str = "", **pace: Any) -> None:
         """Starts the start-up script.
 
         Args:

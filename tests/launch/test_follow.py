@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import pytest
 from memory_service import JOB, MemoryLog, MemoryService, Time, unavailable
 
+from launch.api_errors import ApiError
 from launch.follow import LATE_SECONDS, PATIENCE_SECONDS, Follower, described, watched
-from launch.google_api import ApiError
 from launch.service import JobStatus, State
 from launch.worker_logs import Console
+from trainer.errors import UserError
 
 QUEUED, RUNNING, SUCCEEDED, FAILED = State.QUEUED, State.RUNNING, State.SUCCEEDED, State.FAILED
 
@@ -27,7 +28,7 @@ class Watcher:
     def follow(self, log: MemoryLog | None = None, **options: object) -> JobStatus:
         time = self.service.time
         follower = Follower(
-            self.service,
+            self.service.get,
             self.console,
             open_lines=None if log is None else lambda status: log,
             sleep=time.sleep,
@@ -116,7 +117,7 @@ def test_an_api_that_fails_for_a_while() -> None:
     log = MemoryLog(["w: a"], unavailable(429), ["w: b"])
     assert watcher.follow(log).state is SUCCEEDED
     assert watcher.lines == ["[w] a", "[w] b"]
-    assert watcher.err.getvalue().count("asked again for up to 10 min 00 s") == 2
+    assert watcher.err.getvalue().count("It is asked again for up to 10 min 00 s") == 2
     assert watcher.notes.count("It answers again.") == 2
 
 
@@ -143,7 +144,7 @@ def test_a_log_that_may_not_be_read_leaves_the_states() -> None:
     log = MemoryLog(unavailable(403, "logging.logEntries.list denied"), ["w: never"])
     assert watcher.follow(log).state is SUCCEEDED
     assert log.looks == 1
-    assert "may not be read (logging.logEntries.list denied)" in watcher.err.getvalue()
+    assert "[launch] The log: that is not permitted (logging.logEntries.list denied)" in watcher.err.getvalue()
 
 
 def test_hostile_lines_do_not_act_on_the_terminal() -> None:
@@ -180,7 +181,7 @@ def test_a_preempted_job_is_requested_again_where_that_is_allowed() -> None:
     asked.clear()
     service.add(RUNNING, State.PREEMPTED)
     follower = Follower(
-        service, watcher.console, open_lines=open_lines, sleep=service.time.sleep, clock=service.time.clock
+        service.get, watcher.console, open_lines=open_lines, sleep=service.time.sleep, clock=service.time.clock
     )
     assert follower.follow(JOB).state is State.PREEMPTED
     assert (opened, asked) == ([JOB], [])
@@ -230,8 +231,8 @@ def test_giving_up_is_said_and_a_refusal_is_an_error() -> None:
         raise unavailable(status)
 
     assert watched(lambda: fail(503), watcher.console, ["again"]) is None
-    assert "try later; it is not followed any more, and the job goes on." in watcher.err.getvalue()
-    with pytest.raises(ApiError):
+    assert "tells of outages. It is not followed any more, and the job goes on." in watcher.err.getvalue()
+    with pytest.raises(UserError, match="does not accept the Google credentials .* and the job goes on."):
         watched(lambda: fail(401), watcher.console, [])
 
 

@@ -11,16 +11,14 @@ from typing import Any
 
 import jobs
 import pytest
-import requests
 from fakes.cloud import FakeCloud, Fault, serving
 from fakes.tpu_host import TOKEN, TpuHost, tpu_host
 
-from launch.google_api import GoogleApi
 from launch.service import ApiRequest
 from launch.tpu_request import create_request, parameters
 from launch.worker_processes import free_ports
 
-PACE = {
+PACE: dict[str, Any] = {
     "metadata": 0.2,
     "retry": 0.01,
     "attempts": 2,
@@ -83,8 +81,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     with serving() as cloud, ExitStack() as held:
         cloud.tpu.script = ("ACTIVE",)
         job = jobs.make_job(jobs.V5E_8, "--strategy=tpu", target="tpu-vm", location="us-west4-a", runtime="r")
-        session: Any = requests.Session()
-        api = GoogleApi(session, cloud.environment())
+        api = jobs.api_at(cloud)
         api.send(create_request(job, jobs.SUBMISSION))
         api.send(ApiRequest("tpu", "GET", f"v2/{NAME}"))  # Now it is active.
         yield World(tmp_path, cloud, held)
