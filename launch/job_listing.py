@@ -58,6 +58,8 @@ def places_of(records: Iterable[Record]) -> list[Place]:
 
 def ask_all(access: JobAccess, places: Sequence[Place]) -> list[Answer]:
     """Asks all services at once; one that fails does not hide the others."""
+    if not places:
+        return []
     try:
         access.api()
     except UserError as error:  # Without credentials nobody can be asked.
