@@ -12,11 +12,19 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from launch import run_command
+from launch import cancel_command, list_command, logs_command, plan_command, run_command, status_command, submit_command
 from trainer.errors import EXIT_PREEMPTED, EXIT_USER, UserError
 from trainer.terminal import ensure_standard_streams, print_error
 
-COMMANDS = (run_command,)
+COMMANDS = (
+    run_command,
+    plan_command,
+    submit_command,
+    list_command,
+    status_command,
+    logs_command,
+    cancel_command,
+)
 """Modules with NAME, SUMMARY, `add_options(parser)` and `execute(options, trainer_flags)`, which gives the exit code.
 They import what takes long only in `execute`."""
 

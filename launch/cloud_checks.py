@@ -56,14 +56,8 @@ def credentials_check(session: Any) -> Check:
         return Check(title, "problem", f"they are not accepted: {_plain(first_line(error))}", LOGIN)
     except exceptions.TransportError:
         return Check(title, "unknown", "Google does not answer from here.")
-    account = account_of(session)
+    account = getattr(session.credentials, "service_account_email", "")
     return Check(title, "ok", f"those of {account}." if account else "accepted.")
-
-
-def account_of(session: Any) -> str:
-    """The service account of a session; "" for a person, whose credentials do not tell."""
-    account = getattr(session.credentials, "service_account_email", "") or ""
-    return str(account)
 
 
 def project_check(api: GoogleApi, project: str) -> Check:
@@ -101,7 +95,7 @@ def apis_check(api: GoogleApi, project: str) -> Check:
     return Check(title, "ok", f"{_names(hosts)} are enabled.")
 
 
-def bucket_checks(api: GoogleApi, run_dir: str, region: str, project: str, account: str) -> list[Check]:
+def bucket_checks(api: GoogleApi, run_dir: str, region: str, project: str) -> list[Check]:
     """Whether the bucket of a run directory is there, may be written to, and is where the job is.
 
     Args:
@@ -109,7 +103,6 @@ def bucket_checks(api: GoogleApi, run_dir: str, region: str, project: str, accou
       run_dir: "gs://BUCKET/FOLDER".
       region: of the job; "": not known.
       project: for the commands that mend it.
-      account: the service account that asks; "": a person.
     """
     bucket = run_dir.removeprefix("gs://").partition("/")[0]
     place = region or "REGION"
@@ -127,7 +120,7 @@ def bucket_checks(api: GoogleApi, run_dir: str, region: str, project: str, accou
         return [_refused("bucket", error, project)]
     missing = [permission for permission in _OBJECT_PERMISSIONS if permission not in granted]
     if missing:
-        member = f"serviceAccount:{account}" if account else "user:EMAIL"
+        member = f"serviceAccount:{api.account}" if api.account else "user:EMAIL"
         grant = (
             f"gcloud storage buckets add-iam-policy-binding gs://{bucket} --member={member} "
             "--role=roles/storage.objectAdmin"

@@ -159,15 +159,15 @@ def _cloud_checks(
 
     if offline:
         yield _credentials_file_check(environment)
-        api, account, reason = None, "", "not asked: --offline."
+        api, reason = None, "not asked: --offline."
     else:
-        check, session, account = _credentials(environment)
+        check, session = _credentials(environment)
         yield check
         api = GoogleApi(session, environment, sleep=sleep) if session and check.verdict == "ok" else None
         reason = "not asked, for want of an answer to the credentials."
     yield from _project_checks(wanted, api, reason)
     yield _machine_check(wanted)
-    yield from _job_checks(wanted, api, account, reason)
+    yield from _job_checks(wanted, api, reason)
 
 
 def _credentials_file_check(environment: Mapping[str, str]) -> Check:
@@ -186,18 +186,17 @@ def _credentials_file_check(environment: Mapping[str, str]) -> Check:
     return Check("credentials", "unknown", f"none in {path}; only Google's own machines need none.", LOGIN)
 
 
-def _credentials(environment: Mapping[str, str]) -> tuple[Check, Session | None, str]:
-    """Whether there are credentials that Google accepts, a session with them, and the service account, if it is one."""
-    from launch.cloud_checks import LOGIN, account_of, credentials_check
+def _credentials(environment: Mapping[str, str]) -> tuple[Check, Session | None]:
+    """Whether there are credentials that Google accepts, and a session with them."""
+    from launch.cloud_checks import LOGIN, credentials_check
     from launch.google_api import authorized_session
 
     try:
         session = authorized_session(environment)
     except UserError as error:
         sentence, _, _ = str(error).partition(": ")
-        return Check("credentials", "problem", f"{sentence}.", LOGIN), None, ""
-    check = credentials_check(session)
-    return check, session, account_of(session)
+        return Check("credentials", "problem", f"{sentence}.", LOGIN), None
+    return credentials_check(session), session
 
 
 def _project_checks(wanted: Wanted, api: GoogleApi | None, reason: str) -> Iterator[Check]:
@@ -236,7 +235,7 @@ def _machine_check(wanted: Wanted) -> Check:
     return Check(title, "ok", f"{name or 'none'}{machine} in {wanted.location}.")
 
 
-def _job_checks(wanted: Wanted, api: GoogleApi | None, account: str, reason: str) -> Iterator[Check]:
+def _job_checks(wanted: Wanted, api: GoogleApi | None, reason: str) -> Iterator[Check]:
     """Bucket, image and quota."""
     from launch.cloud_checks import bucket_checks, image_check
 
@@ -245,7 +244,7 @@ def _job_checks(wanted: Wanted, api: GoogleApi | None, account: str, reason: str
     elif not wanted.run_dir.startswith("gs://") or wanted.run_dir == "gs://":
         yield Check("bucket", "problem", f"--run_dir={wanted.run_dir} is not on gs://BUCKET/FOLDER.")
     elif api:
-        yield from bucket_checks(api, wanted.run_dir, wanted.region, wanted.project or "PROJECT", account)
+        yield from bucket_checks(api, wanted.run_dir, wanted.region, wanted.project or "PROJECT")
     else:
         yield Check("bucket", "unknown", reason)
     if not wanted.image:

@@ -6,13 +6,15 @@ the job goes on.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
-from launch.google_api import ApiError
-from launch.service import JobStatus, LogLine, Service, State
-from launch.worker_logs import Console
+from launch.api_errors import ApiError, sentence
+from launch.service import JobStatus, LogLine, State
+from launch.worker_logs import Console, Printer
+from trainer.errors import UserError
 from trainer.wording import duration
 
 POLL_SECONDS = 5.0
@@ -23,13 +25,16 @@ PATIENCE_SECONDS = 600.0
 """How long APIs may fail in a row before the following ends."""
 
 HEARTBEAT_SECONDS = 300.0
-"""How long nothing may be said while a state stays as it is and no lines come."""
+"""How long nothing is said while a state stays as it is and no lines come."""
 
 LATE_SECONDS = 60.0
 """How long after its end a job's lines are waited for: Cloud Logging shows them seconds after they were printed."""
 
 SILENT_SECONDS = 15.0
 """After so long without a line nothing more is waited for, once the job has ended."""
+
+_VERBS = {State.SUCCEEDED: "", State.FAILED: "", State.CANCELLED: "was ", State.PREEMPTED: "was "}
+"""What stands before a state in a sentence, where it is not "is"."""
 
 Answered = TypeVar("Answered")
 
@@ -50,29 +55,36 @@ class Follower:
 
     def __init__(
         self,
-        service: Service,
+        look: Callable[[str], JobStatus],
         console: Console,
         *,
         open_lines: Callable[[JobStatus], LineSource] | None = None,
         request_again: Callable[[JobStatus], JobStatus | None] | None = None,
+        most_seconds: float = math.inf,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Asks nothing yet.
 
         Args:
-          service: runs the job.
+          look: gives the status of a job by its full name.
           console: shows lines and what happens.
           open_lines: gives the log of a job; None where its states alone are wanted.
           request_again: requests the machines of a preempted job again, and gives what it made; None if it must not, or
             may not any more. Without it, a preempted job has ended.
+          most_seconds: how long the end is waited for.
+          heartbeat_seconds: how long nothing may be said while nothing happens.
           sleep: pauses.
           clock: seconds since 1970.
         """
-        self._service = service
+        self._look = look
         self._console = console
         self._open_lines = open_lines
+        self._reads_log = open_lines is not None
         self._request_again = request_again
+        self._heartbeat_seconds = heartbeat_seconds
+        self._deadline = clock() + most_seconds
         self._sleep = sleep
         self._clock = clock
         self._colors: dict[str, int] = {}
@@ -85,7 +97,7 @@ class Follower:
           resource: its full name.
 
         Returns:
-          How it ended.
+          How it ended, or how it stands after `most_seconds`.
 
         Raises:
           ApiError: an API refused, or failed for `PATIENCE_SECONDS`.
@@ -101,7 +113,7 @@ class Follower:
             status = again
 
     def _get(self, resource: str) -> JobStatus:
-        return self._patiently(lambda: self._service.get(resource))
+        return self._patiently(lambda: self._look(resource))
 
     def _requested_again(self, status: JobStatus) -> JobStatus | None:
         request_again = self._request_again
@@ -115,45 +127,47 @@ class Follower:
         lines = self._open_lines(status) if self._open_lines else _NoLines()
         ended = status.ended.timestamp() if status.state.has_ended and status.ended else None
         while not status.state.has_ended:
+            if self._clock() >= self._deadline:
+                return status
             self._print(lines)
             self._sleep(POLL_SECONDS)
             before, status = status, self._get(status.resource)
             if status.state is not before.state:
                 self._tell(status)
-            elif self._clock() - self._last_news >= HEARTBEAT_SECONDS:
-                self._tell(status, " still")
+            elif self._clock() - self._last_news >= self._heartbeat_seconds:
+                self._tell(status, "still ")
         self._print_late(lines, self._clock() if ended is None else ended)
         return status
 
     def _print_late(self, lines: LineSource, ended: float) -> None:
         """Prints what comes after the end, until nothing does; lines of a job that ended long ago are all there."""
         self._print(lines)
+        self._print(lines)  # What a log keeps back until it is settled comes with the second look.
         last_line = self._clock()
-        while self._open_lines and self._clock() < min(ended + LATE_SECONDS, last_line + SILENT_SECONDS):
+        while self._reads_log and self._clock() < min(ended + LATE_SECONDS, last_line + SILENT_SECONDS):
             self._sleep(POLL_SECONDS)
             if self._print(lines):
                 last_line = self._clock()
 
     def _print(self, lines: LineSource) -> bool:
         """Prints what has come; says whether that was anything."""
+        if not self._reads_log:
+            return False
         try:
-            new = self._patiently(lambda: list(lines.new_lines()))
+            came = self._patiently(lambda: print_new(lines, self._console.out, self._colors))
         except ApiError as error:
             if error.status != 403:
                 raise
-            self._console.warning(f"The job's log may not be read ({error.message}); its state is followed.")
-            self._open_lines = None
+            self._console.warning(f"{sentence(error, 'The log')} The states of the job are followed without it.")
+            self._reads_log = False
             return False
-        for line in new:
-            color = self._colors.setdefault(line.worker, len(self._colors))
-            self._console.out.print(line.worker, color, line.text.split("\n"))
-        if new:
+        if came:
             self._last_news = self._clock()
-        return bool(new)
+        return came
 
     def _tell(self, status: JobStatus, still: str = "") -> None:
         self._last_news = self._clock()
-        self._console.note(f"{status.name} is{still} {described(status, self._clock())}.")
+        self._console.note(f"{status.name} {_VERBS.get(status.state, 'is ')}{still}{described(status, self._clock())}.")
         if status.error and status.state.has_ended:
             self._console.warning(status.error)
 
@@ -168,7 +182,9 @@ class Follower:
                     raise
                 if failing_since is None:
                     failing_since = self._clock()
-                    self._console.warning(f"{error}; asked again for up to {duration(PATIENCE_SECONDS)}.")
+                    self._console.warning(
+                        f"{sentence(error)} It is asked again for up to {duration(PATIENCE_SECONDS)}."
+                    )
                 self._sleep(POLL_SECONDS)
                 continue
             if failing_since is not None:
@@ -181,6 +197,24 @@ class _NoLines:
 
     def new_lines(self) -> Iterable[LogLine]:
         return ()
+
+
+def print_new(lines: LineSource, printer: Printer, colors: dict[str, int]) -> bool:
+    """Prints the lines that have come, as they are read; says whether there were any.
+
+    Args:
+      lines: the job's log.
+      printer: where to.
+      colors: a number for each worker that has printed something; new ones are added.
+
+    Raises:
+      ApiError: they cannot be read now.
+    """
+    came = False
+    for line in lines.new_lines():
+        came = True
+        printer.print(line.worker, colors.setdefault(line.worker, len(colors)), line.text.split("\n"))
+    return came
 
 
 def described(status: JobStatus, now: float) -> str:
@@ -210,17 +244,17 @@ def watched(follow: Callable[[], JobStatus], console: Console, commands: Iterabl
       How the job ended; None if it goes on.
 
     Raises:
-      ApiError: an API refused.
-      UserError: the job may not be seen.
+      UserError: an API refused, or the job may not be seen.
     """
     try:
         return follow()
     except KeyboardInterrupt:
         console.warning("Interrupted: it is not followed any more, and the job goes on.")
     except ApiError as error:
+        said = f"{sentence(error)} It is not followed any more, and the job goes on."
         if not error.passes:
-            raise
-        console.warning(f"{error}; it is not followed any more, and the job goes on.")
+            raise UserError(said) from error
+        console.warning(said)
     for command in commands:
         console.warning(f"  {command}")
     return None

@@ -21,10 +21,12 @@ class GcloudCommand:
       arguments: what follows `gcloud`.
       files: texts of the files that the arguments refer to, by name; they belong into the current folder. A text ends
         with a line end, as every here-document does.
+      modules: of those files that are the source of a module of ours, its name: it is copied, not written out.
     """
 
     arguments: tuple[str, ...]
     files: Mapping[str, str] = field(default_factory=dict)
+    modules: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises ValueError for a text that no here-document can hold."""
@@ -34,7 +36,10 @@ class GcloudCommand:
 
     def shell(self) -> str:
         """What a person can paste into a POSIX shell: the files as here-documents first, then the command."""
-        documents = [_here_document(name, text) for name, text in self.files.items()]
+        documents = [
+            _copy(self.modules[name], name) if name in self.modules else _here_document(name, text)
+            for name, text in self.files.items()
+        ]
         return "".join([*documents, _command_line(("gcloud", *self.arguments))])
 
 
@@ -43,6 +48,10 @@ def _here_document(name: str, text: str) -> str:
     while end in text.splitlines():  # Such a line would end the document early.
         end += "F"
     return f"cat > {shlex.quote(name)} <<'{end}'\n{text}{end}\n"
+
+
+def _copy(module: str, name: str) -> str:
+    return f'python -c "import shutil, {module} as module; shutil.copy(module.__file__, {name!r})"\n'
 
 
 def _command_line(words: tuple[str, ...]) -> str:

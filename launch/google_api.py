@@ -1,68 +1,34 @@
-"""One authorised way to Google's REST APIs: retries, pages, other endpoints, and creation that happens once.
+"""One authorised way to Google's REST APIs: retries, pages, and creation that happens once.
 
 Credentials are those of Google's own libraries (`gcloud auth application-default login`, a service account's key, the
-machine's own). Where an API is asked can be changed by the variables that gcloud has for it,
-`CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM` and so on, as private access to Google's APIs needs.
+machine's own). Where an API is asked, `launch.endpoints` says; what is raised, `launch.api_errors`.
 """
 
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlsplit
 
+from launch.api_errors import MALFORMED, ApiError, connection_failure, refusal
+from launch.endpoints import endpoint
 from launch.service import ApiRequest
 from trainer.errors import UserError
 from trainer.wording import first_line
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
-RETRIED = (408, 429, 500, 502, 503, 504)
-"""Answers after which a request may be sent again (AIP-194 and Cloud Storage's documentation, 2026-11)."""
-
 ATTEMPTS = 6
 """How often a request is sent at most."""
-
-_ENDPOINTS = {
-    "aiplatform": "https://{location}-aiplatform.googleapis.com/",
-    "storage": "https://storage.googleapis.com/",
-}
-"""The APIs whose host is not simply NAME.googleapis.com (2026-11)."""
 
 _REQUEST_SECONDS = (10.0, 60.0)
 """What connecting and each part of an answer may take."""
 
 _LONGEST_PAUSE = 20.0
 
-
 Answered = TypeVar("Answered")
-
-
-class ApiError(Exception):
-    """An API refused, or did not answer.
-
-    Attributes:
-      status: of HTTP; 0 where there was no answer.
-      reason: Google's word, such as "PERMISSION_DENIED", or "".
-      message: what it said.
-      request: which request.
-    """
-
-    def __init__(self, status: int, reason: str, message: str, request: ApiRequest) -> None:
-        super().__init__(f"{request.api} answers {status or 'nothing'} {reason}: {message}")
-        self.status = status
-        self.reason = reason
-        self.message = message
-        self.request = request
-
-    @property
-    def passes(self) -> bool:
-        """Whether the same request may fare better a little later."""
-        return self.status == 0 or self.status in RETRIED
 
 
 class Session(Protocol):
@@ -87,7 +53,7 @@ class GoogleApi:
 
         Args:
           session: authorises what it sends; `authorized_session` gives one.
-          environment: see the module's head.
+          environment: may name other endpoints; see `launch.endpoints`.
           sleep: pauses between attempts.
           jitter: gives numbers in [0, 1), by which pauses differ.
         """
@@ -95,6 +61,12 @@ class GoogleApi:
         self._environment = environment
         self._sleep = sleep
         self._jitter = jitter
+
+    @property
+    def account(self) -> str:
+        """The service account that asks; "" for a person, whose credentials do not tell."""
+        credentials = getattr(self._session, "credentials", None)
+        return str(getattr(credentials, "service_account_email", "") or "")
 
     def send(self, request: ApiRequest, *, attempts: int = ATTEMPTS) -> dict[str, Any]:
         """Sends a request, again if need be, and gives the answer's JSON.
@@ -137,22 +109,26 @@ class GoogleApi:
         """The elements of a list that comes in pages, each page when it is asked for.
 
         Args:
-          request: of the first page.
+          request: of the first page; a POST asks for the others in its body.
           key: of the elements in an answer.
 
         Raises:
-          ApiError: as `send`; also where a page names one that was there before as the next.
+          ApiError: as `send`; also where an answer is no page, or names one that was there before as the next.
         """
         seen = {""}
         token = ""
         while True:
             answer = self.send(_of_page(request, token))
-            yield from answer.get(key, [])
+            elements = answer.get(key, [])
             token = answer.get("nextPageToken", "")
+            is_list = isinstance(elements, list) and all(isinstance(element, dict) for element in elements)
+            if not is_list or not isinstance(token, str):
+                raise ApiError(0, MALFORMED, f"its answer is no page of {key}", request)
+            yield from elements
             if not token:
                 return
             if token in seen:
-                raise ApiError(0, "", "its list goes round in circles", request)
+                raise ApiError(0, MALFORMED, f"its list of {key} goes round in circles", request)
             seen.add(token)
 
     def create_once(self, request: ApiRequest, find: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
@@ -218,41 +194,19 @@ class GoogleApi:
                 timeout=_REQUEST_SECONDS,
                 allow_redirects=False,
             )
-        except auth_errors.RefreshError as error:
-            raise ApiError(401, "UNAUTHENTICATED", first_line(error), request) from error
         except (request_errors.RequestException, auth_errors.TransportError, OSError) as error:
-            raise ApiError(0, "", first_line(error), request) from error
+            raise connection_failure(error, request) from error
+        except auth_errors.GoogleAuthError as error:
+            if error.retryable:
+                raise connection_failure(error, request) from error
+            raise ApiError(401, "UNAUTHENTICATED", first_line(error), request) from error
         if answer.status_code >= 300:
-            raise _refusal(answer, request)
+            raise refusal(answer, request)
         return answer
 
     def _pause(self, attempt: int) -> float:
         """Seconds: about 1, 2, 4, ..., each shorter by up to a half, so that many clients do not come back together."""
         return min(2.0 ** (attempt - 1), _LONGEST_PAUSE) * (1 - self._jitter() / 2)
-
-
-def endpoint(request: ApiRequest, environment: Mapping[str, str]) -> str:
-    """The address that a request goes to, without its query.
-
-    Args:
-      request: any.
-      environment: may name another host; see the module's head.
-
-    Raises:
-      UserError: the host that the environment names would get the credentials over an open line.
-    """
-    variable = f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{request.api.upper()}"
-    base = environment.get(variable, "")
-    if base:
-        parts = urlsplit(base)
-        if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-            raise UserError(f"{variable}={base}: must begin with https://, since credentials are sent there.")
-    else:
-        location = re.search(r"/locations/([a-z0-9-]+)", request.path)
-        base = _ENDPOINTS.get(request.api, "https://{api}.googleapis.com/").format(
-            api=request.api, location=location[1] if location else "us-central1"
-        )
-    return f"{base.rstrip('/')}/{request.path}"
 
 
 def authorized_session(environment: Mapping[str, str]) -> Session:
@@ -285,20 +239,15 @@ def _parsed(answer: Any, request: ApiRequest) -> dict[str, Any]:
     try:
         parsed = answer.json()
     except ValueError as error:
-        raise ApiError(0, "", "its answer is no JSON", request) from error
+        raise ApiError(0, MALFORMED, "its answer is no JSON", request) from error
     if not isinstance(parsed, dict):
-        raise ApiError(0, "", "its answer is no JSON object", request)
+        raise ApiError(0, MALFORMED, "its answer is no JSON object", request)
     return parsed
 
 
 def _of_page(request: ApiRequest, token: str) -> ApiRequest:
-    return replace(request, query={**request.query, "pageToken": token}) if token else request
-
-
-def _refusal(answer: Any, request: ApiRequest) -> ApiError:
-    """What an answer that is none says."""
-    try:
-        error = answer.json()["error"]
-        return ApiError(answer.status_code, str(error.get("status", "")), str(error.get("message", "")), request)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return ApiError(answer.status_code, "", str(answer.reason or "no reason given"), request)
+    if not token:
+        return request
+    if request.method == "POST":
+        return replace(request, body={**(request.body or {}), "pageToken": token})
+    return replace(request, query={**request.query, "pageToken": token})

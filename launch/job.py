@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from trainer.config import Config
+if TYPE_CHECKING:
+    from trainer.config import Config
 
 Target = Literal["vertex", "tpu-vm"]
 """Who runs it: Vertex AI as a custom job, or Cloud TPU as a queued resource."""

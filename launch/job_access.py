@@ -7,14 +7,14 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from launch.records import RecordTarget, Records, add_records_option, default_place, open_records
+from launch.records import Records, RecordTarget, add_records_option, default_place, open_records
 from trainer.errors import UserError
 
 if TYPE_CHECKING:
-    from launch.google_api import ApiError, GoogleApi
+    from launch.google_api import GoogleApi
     from launch.known_jobs import KnownJob
     from launch.service import Service
     from launch.worker_logs import Console
@@ -89,14 +89,18 @@ class JobAccess:
 
         return find_job(text, self.records, self.service)
 
-    def console(self) -> Console:
-        """What a person sees."""
+    def console(self, *, quiet: bool = False) -> Console:
+        """What a person sees.
+
+        Args:
+          quiet: print no notes, whatever --quiet says.
+        """
         from launch.worker_logs import Console
 
-        return Console(sys.stdout, sys.stderr, self._environment, quiet=self.quiet)
+        return Console(sys.stdout, sys.stderr, self._environment, quiet=quiet or self.quiet)
 
 
-def add_common_options(parser: argparse.ArgumentParser) -> None:
+def add_common_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds what all commands on submitted jobs take."""
     add_records_option(parser)
     parser.add_argument("--quiet", action="store_true", help="print no notes, only what was asked for and warnings")
@@ -122,21 +126,8 @@ def refuse_trainer_flags(trainer_flags: Sequence[str]) -> None:
         raise UserError(f"{trainer_flags[0]} stands behind --, where this command takes nothing: leave it out.")
 
 
-def sentence_of(error: ApiError) -> str:
-    """What a person can do about an API that refused."""
-    return f"{error}."
+def as_sentences() -> contextlib.AbstractContextManager[None]:
+    """Turns what an API refuses inside into what a person can do about it; see `launch.api_errors.user_errors`."""
+    from launch.api_errors import user_errors
 
-
-@contextlib.contextmanager
-def as_sentences() -> Iterator[None]:
-    """Turns an API's refusal into what a person can do about it.
-
-    Raises:
-      UserError: in the place of an ApiError.
-    """
-    from launch.google_api import ApiError
-
-    try:
-        yield
-    except ApiError as error:
-        raise UserError(sentence_of(error)) from error
+    return user_errors("")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launch.records import Record, RecordTarget
-from launch.service import ApiRequest, JobStatus
+from launch.service import ApiRequest, JobStatus, State
 
 GONE = "gone"
 """The state of a job that its service does not have any more, or never got."""
@@ -36,6 +36,7 @@ class JobFacts:
       started: when the latest request began to run.
       ended: when that ended.
       seconds: how long all requests that the service knows of have run.
+      age: seconds from its submission to its end, or until now.
       error: what the service says went wrong, or "".
       hardware: in a few words; "" where it is not known.
       hourly_price: in US dollars.
@@ -53,6 +54,7 @@ class JobFacts:
     started: datetime.datetime | None = None
     ended: datetime.datetime | None = None
     seconds: float | None = None
+    age: float | None = None
     error: str = ""
     hardware: str = ""
     hourly_price: float | None = None
@@ -61,9 +63,16 @@ class JobFacts:
     @property
     def dollars(self) -> float | None:
         """What it has cost so far at the hourly price, from the first worker's start on; None where that is unknown."""
-        if self.hourly_price is None or self.state == UNKNOWN or (self.state == GONE and self.seconds is None):
+        if self.hourly_price is None or (self.seconds is None and self.state != State.QUEUED.value):
             return None
         return self.hourly_price * (self.seconds or 0.0) / 3600
+
+    @property
+    def most_dollars(self) -> float | None:
+        """What it would have cost by now had it run ever since it was submitted; None where that is unknown."""
+        if self.hourly_price is None or self.age is None:
+            return None
+        return self.hourly_price * self.age / 3600
 
     @property
     def run_dir(self) -> str:
@@ -92,7 +101,8 @@ class JobFacts:
             "error": self.error,
             "hardware": self.hardware,
             "hourly_price_usd": self.hourly_price,
-            "cost_usd": None if self.dollars is None else round(self.dollars, 4),
+            "cost_usd": _cents(self.dollars),
+            "cost_at_most_usd": _cents(self.most_dollars),
             "run_dir": self.run_dir,
             "report": self.report,
             "recorded": self.record is not None,
@@ -115,6 +125,8 @@ def facts_of(
     latest = _latest(record, statuses)
     resource = latest.resource if latest else record.resource if record else ""
     parts = resource.split("/")
+    created = record.created_at if record else latest.created if latest else None
+    until = latest.ended.timestamp() if latest and latest.ended else now
     running = [seconds for seconds in (run_seconds(status, now) for status in statuses) if seconds is not None]
     return JobFacts(
         name=record.name if record else latest.name if latest else resource,
@@ -124,10 +136,11 @@ def facts_of(
         resource=resource,
         state=latest.state.value if latest else missing,
         said=latest.said if latest else "",
-        created=record.created_at if record else latest.created if latest else None,
+        created=created,
         started=latest.started if latest else None,
         ended=latest.ended if latest else None,
         seconds=sum(running) if running else None,
+        age=max(0.0, until - created.timestamp()) if created else None,
         error=latest.error if latest else "",
         hardware=hardware_of(record.request) if record else latest.details.get("hardware", "") if latest else "",
         hourly_price=record.hourly_price if record else None,
@@ -183,6 +196,10 @@ def _latest(record: Record | None, statuses: Sequence[JobStatus]) -> JobStatus |
         return next((status for status in statuses if status.resource == record.resource), None)
     earliest = datetime.datetime.min.replace(tzinfo=datetime.timezone.utc)
     return max(statuses, key=lambda status: status.created or earliest, default=None)
+
+
+def _cents(dollars: float | None) -> float | None:
+    return None if dollars is None else round(dollars, 4)
 
 
 def _iso(moment: datetime.datetime | None) -> str | None:

@@ -156,7 +156,7 @@ def job_from_options(
         network=options.network,
         tensorboard=options.tensorboard,
         web_access=options.web_access,
-        runtime=options.runtime,
+        runtime=_runtime(target, options.runtime, hardware),
         max_requests=options.max_requests,
         delete_when_done=not options.keep_slice,
         labels=_labels(options.label),
@@ -189,6 +189,18 @@ def device_of(hardware: Hardware) -> str:
     if hardware.is_tpu:
         return "tpu"
     return "gpu" if hardware.accelerator else "cpu"
+
+
+def _runtime(target: Target, given: str, hardware: Hardware) -> str:
+    """The software version of a Cloud TPU's machines."""
+    if target == "vertex":
+        if given:
+            raise UserError(f"--runtime={given} is for tpu-vm: leave it out.")
+        return ""
+    from launch.catalog import runtime
+    from trainer.accelerators import slice_named
+
+    return given or runtime(slice_named(hardware.accelerator))
 
 
 def _with_strategy(config: Config, given: FlagValues, hardware: Hardware) -> Config:

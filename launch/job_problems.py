@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from launch.job import CREATED_BY, LONGEST_NAME, NAME_LABEL, NAME_PATTERN, SUBMISSION_LABEL, Job
+from trainer.accelerators import slice_named
 from trainer.config_errors import batch_size_problem
 
 _OWN_LABELS = (CREATED_BY[0], NAME_LABEL, SUBMISSION_LABEL)
@@ -91,13 +92,10 @@ def image_problems(job: Job, region: str) -> list[str]:
 
 
 def replicas(job: Job) -> int:
-    """How many replicas share a batch when every device is used: GPUs, TPU cores, or a CPU each of several workers.
-
-    A TPU's name counts its cores as TensorFlow does: v2 and v3 have two on a chip, later ones one (v5litepod-8: 8).
-    """
+    """How many replicas share a batch when every device is used: GPUs, TPU cores, or a CPU each of several workers."""
     hardware = job.hardware
     if hardware.is_tpu:
-        return int(hardware.accelerator.rpartition("-")[2])
+        return slice_named(hardware.accelerator).replicas
     return max(hardware.count, job.config.virtual_devices, 1) * hardware.workers
 
 

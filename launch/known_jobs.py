@@ -6,11 +6,15 @@ import difflib
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 from launch.records import Record, Records, RecordTarget
-from launch.service import Service
+from launch.service import JobStatus, Service
 from launch.services import target_of
 from trainer.errors import UserError
+
+if TYPE_CHECKING:
+    from launch.tpu_vm import TpuVmService
 
 _MOST_NAMED = 5
 """Names in a sentence; more would be a list."""
@@ -56,6 +60,28 @@ def find_job(text: str, records: Records, service_of: Callable[[RecordTarget], S
     if not record.resource:
         record = _with_resource(record, records, service_of(record.target))
     return KnownJob(record.target, record.resource, record)
+
+
+def status_of(job: KnownJob, service: Service, resource: str = "") -> JobStatus:
+    """How a job stands.
+
+    Args:
+      job: which one.
+      service: runs it.
+      resource: of another request than the latest.
+
+    Raises:
+      NoSuchJobError: the service does not have it, and nothing else tells of it.
+      UserError: it may not be seen.
+      ApiError: an API failed.
+    """
+    resource = resource or job.resource
+    if job.record and job.target == "tpu-vm":  # A slice deletes itself; only its request says where it told of its end.
+        try:
+            return cast("TpuVmService", service).get_requested(resource, job.record.request)
+        except ValueError as error:
+            raise UserError(f"The record of {job.record.name} is damaged ({error}): ask for {resource}.") from error
+    return service.get(resource)
 
 
 def commands_for(label: str, place: str) -> dict[str, str]:

@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from launch.gcloud_command import GcloudCommand
-from launch.job import Job
-from launch.job_problems import problems_anywhere, replicas
+from launch.job import LONGEST_NAME, Job
+from launch.job_problems import replicas
 from launch.prices import Price, hourly_price
 from launch.service import ApiRequest
 
+if TYPE_CHECKING:
+    from launch.build_request import Build, JobInBuild, StoredSource
+    from launch.records import RecordTarget
+    from launch.working_tree import Package
+
+_OF_BUILD = "-build"
+
 PLANNED_SUBMISSION = "plan"
 """The token in a plan's requests; each submission has a new one."""
+
+
+@dataclass(frozen=True)
+class PlannedBuild:
+    """The build that makes the job's image.
+
+    Attributes:
+      build: of Cloud Build.
+      package: of the working tree.
+      source: where the package is stored for it.
+      submission: the token that is among its tags.
+      request: starts it.
+      gcloud: the command that makes gcloud start the same.
+    """
+
+    build: Build
+    package: Package
+    source: StoredSource
+    submission: str
+    request: ApiRequest
+    gcloud: GcloudCommand
 
 
 @dataclass(frozen=True)
@@ -22,36 +51,126 @@ class Plan:
 
     Attributes:
       job: the job.
+      target: who is asked; with "cloud-build", the build asks the job's own target.
+      name: of what is submitted: the job's, or that of the build which submits it.
+      submission: the token in the request, by which what it makes is found again.
+      commands: what runs in which machine's container, by who runs it.
       request: creates it.
       gcloud: the command that makes gcloud send the same.
-      price: of an hour of all its machines.
+      price: of an hour of all the job's machines.
       problems: sentences on what would go wrong.
+      image_build: of the image, when it is not there yet.
+      commit: of the working tree that the image is of; "" where that is not known.
+      clean: whether the image is of that commit and nothing else; None where that is not known.
     """
 
     job: Job
+    target: RecordTarget
+    name: str
+    submission: str
+    commands: Mapping[str, tuple[str, ...]]
     request: ApiRequest
     gcloud: GcloudCommand
     price: Price
     problems: tuple[str, ...]
+    image_build: PlannedBuild | None = None
+    commit: str = ""
+    clean: bool | None = None
+
+    @property
+    def requests(self) -> tuple[ApiRequest, ...]:
+        """All that are sent, in their order, but for the package's."""
+        build = self.image_build
+        return (build.request, self.request) if build and build.request != self.request else (self.request,)
+
+    @property
+    def gcloud_commands(self) -> tuple[GcloudCommand, ...]:
+        """The commands that make gcloud send the same."""
+        build = self.image_build
+        return (build.gcloud, self.gcloud) if build and build.request != self.request else (self.gcloud,)
+
+    @property
+    def location(self) -> str:
+        """Where it is created: a region or zone."""
+        return self.request.path.split("/")[4]
 
 
-def plan_of(job: Job, submission: str = PLANNED_SUBMISSION) -> Plan:
-    """The plan of a job.
+def plan_of(job: Job, submission: str) -> Plan:
+    """The plan of a job whose image is there.
 
     Args:
-      job: checked by itself.
+      job: as its options describe it.
       submission: the token of the submission.
     """
     from launch import tpu_request, vertex_request
 
     module: Any = {"vertex": vertex_request, "tpu-vm": tpu_request}[job.target]
     return Plan(
-        job,
-        module.create_request(job, submission),
-        module.gcloud_create(job, submission),
-        hourly_price(job.hardware, job.target, job.location, job.provisioning),
-        (*problems_anywhere(job, region_of(job.location)), *module.problems(job)),
+        job=job,
+        target=job.target,
+        name=job.name,
+        submission=submission,
+        commands=module.host_commands(job),
+        request=module.create_request(job, submission),
+        gcloud=module.gcloud_create(job, submission),
+        price=hourly_price(job.hardware, job.target, job.location, job.provisioning),
+        problems=tuple(module.problems(job)),
     )
+
+
+def with_build(
+    plan: Plan, config: Mapping[str, Any], package: Package, submission: str, submits: JobInBuild | None
+) -> Plan:
+    """A plan with the build of its image.
+
+    Args:
+      plan: of the job.
+      config: what cloudbuild.yaml says.
+      package: of the working tree.
+      submission: the token of the submission.
+      submits: what the build is to submit; None where the job is submitted from here when the image is there.
+
+    Raises:
+      UserError: cloudbuild.yaml makes no such image.
+    """
+    from launch import build_request
+    from launch.image_build import stored_source
+
+    job = plan.job
+    build = build_request.Build(
+        config=config,
+        name=job.name,
+        project=job.project,
+        location=job.image.partition("-docker.pkg.dev/")[0],
+        image=job.image,
+        test=submits is not None,
+        job=submits,
+    )
+    source = stored_source(package, _bucket(job.run_dir))
+    token = submission if submits else f"{submission}-image"
+    request = build_request.create_request(build, source, token)
+    planned = PlannedBuild(build, package, source, token, request, build_request.gcloud_create(build, source))
+    state = package.state
+    problems = (*plan.problems, *build_request.problems(build))
+    if not submits:
+        return replace(plan, problems=problems, image_build=planned, commit=state.commit, clean=state.clean)
+    name = f"{job.name[: LONGEST_NAME - len(_OF_BUILD)].rstrip('-')}{_OF_BUILD}"
+    return replace(
+        plan,
+        target="cloud-build",
+        name=name,
+        request=planned.request,
+        gcloud=planned.gcloud,
+        problems=problems,
+        image_build=planned,
+        commit=state.commit,
+        clean=state.clean,
+    )
+
+
+def _bucket(run_dir: str) -> str:
+    """The bucket of a run directory, in which its job's sources are kept too; "" where it is in none."""
+    return run_dir.removeprefix("gs://").split("/")[0] if run_dir.startswith("gs://") else ""
 
 
 def as_json(plan: Plan) -> str:
@@ -59,21 +178,22 @@ def as_json(plan: Plan) -> str:
     job = plan.job
     return json.dumps(
         {
-            "target": job.target,
-            "name": job.name,
+            "target": plan.target,
+            "name": plan.name,
             "project": job.project,
-            "location": job.location,
+            "location": plan.location,
+            "runs_on": {"target": job.target, "location": job.location},
             "hardware": asdict(job.hardware),
             "replicas": replicas(job),
             "provisioning": job.provisioning,
             "image": job.image,
-            "command": list(job.worker_command),
+            "commands": {who: list(command) for who, command in plan.commands.items()},
             "environment": job.environment,
             "run_dir": job.config.run_dir,
             "max_run_hours": job.max_run_hours,
             "price": asdict(plan.price),
-            "requests": [asdict(plan.request)],
-            "gcloud": plan.gcloud.shell(),
+            "requests": [asdict(request) for request in plan.requests],
+            "gcloud": [command.shell() for command in plan.gcloud_commands],
             "problems": list(plan.problems),
         },
         indent=2,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from launch.google_api import endpoint
-from launch.job import Job
 from launch.job_options import described
 from launch.job_problems import replicas
 from launch.plan import Plan
@@ -20,14 +20,16 @@ SERVICES = {"vertex": "Vertex AI", "tpu-vm": "Cloud TPU", "cloud-build": "Cloud 
 
 _INDENT = " " * 9
 
+_LONGEST_TEXT = 2000
+_SHOWN = 60
+
 
 def plan_text(plan: Plan) -> str:
-    """What the job is and costs, then the requests, then gcloud's command, then what is wrong."""
+    """What the job is and costs, what is wrong with it, then the request, then gcloud's command."""
     parts = [
-        "\n".join(_facts(plan)),
-        request_text(plan.request),
-        f"The same with gcloud:\n\n{plan.gcloud.shell()}",
-        "\n".join(f"problem  {problem}" for problem in plan.problems),
+        "\n".join([*_facts(plan), *(f"problem  {problem}" for problem in plan.problems)]),
+        *(request_text(request) for request in plan.requests),
+        *(f"The same with gcloud:\n\n{command.shell()}" for command in plan.gcloud_commands),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -38,10 +40,20 @@ def summary(plan: Plan) -> str:
 
 
 def request_text(request: ApiRequest) -> str:
-    """A request as it is sent, without its credentials."""
+    """A request as it is sent, without its credentials; of long texts in it only the beginning."""
     query = "&".join(f"{name}={value}" for name, value in request.query.items())
-    body = "" if request.body is None else f"\n{json.dumps(request.body, indent=2)}"
+    body = "" if request.body is None else f"\n{json.dumps(_shortened(request.body), indent=2)}"
     return f"{request.method} {endpoint(request, {})}{f'?{query}' if query else ''}{body}"
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _shortened(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shortened(each) for each in value]
+    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+        return f"{value[:_SHOWN]}… ({len(value):,} characters; --json shows all)"
+    return value
 
 
 def price_text(price: Price, max_run_hours: float) -> list[str]:
@@ -62,20 +74,17 @@ def _facts(plan: Plan) -> Iterator[str]:
     machine = f" ({job.hardware.machine})" if job.hardware.machine else ""
     yield f"devices  {described(job.hardware)}{machine}: {counted(replicas(job), 'replica')}"
     yield f"image    {job.image}"
-    yield from _command(job)
-    yield f"         with {' '.join(f'{name}={value}' for name, value in job.environment.items())}"
+    yield from _commands(plan)
     yield f"results  {job.config.run_dir or 'nowhere'}"
     for number, line in enumerate(price_text(plan.price, job.max_run_hours)):
         yield f"{_INDENT if number else 'costs    '}{line}"
 
 
-def _command(job: Job) -> Iterator[str]:
-    """The trainer's command, a flag to a line."""
-    yield f"command  {shlex.join(job.worker_command[:3])}, on {_everywhere(job)}, with"
-    for flag in job.trainer_flags:
-        yield f"{_INDENT}{shlex.quote(flag)}"
-
-
-def _everywhere(job: Job) -> str:
-    workers = job.hardware.workers
-    return "one worker" if workers == 1 else f"each of {workers} workers"
+def _commands(plan: Plan) -> Iterator[str]:
+    """What runs where, a flag to a line."""
+    for who, command in plan.commands.items():
+        yield f"command  of {who}:"
+        yield f"{_INDENT}{shlex.join(command[:3])}"
+        yield from (f"{_INDENT}  {shlex.quote(flag)}" for flag in command[3:])
+    variables = " ".join(f"{name}={value}" for name, value in plan.job.environment.items())
+    yield f"{_INDENT}in the environment {variables}"

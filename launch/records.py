@@ -143,6 +143,14 @@ class Records(Protocol):
           ApiError: Cloud Storage failed.
         """
 
+    def forget(self, record: Record) -> None:
+        """Removes the record of a submission that made no job; another submission's of that name stays.
+
+        Raises:
+          UserError: it cannot be removed.
+          ApiError: Cloud Storage failed.
+        """
+
     def load(self, name: str) -> Record | None:
         """The record of that job; None where there is none that can be read.
 
@@ -203,7 +211,8 @@ def open_records(place: str, api: Callable[[], GoogleApi], *, warn: Callable[[st
     Raises:
       UserError: the place is neither.
     """
-    from launch.record_stores import BucketRecords, FolderRecords
+    from launch.record_bucket import BucketRecords
+    from launch.record_folder import FolderRecords
 
     if place.startswith("gs://"):
         return BucketRecords(place, api, warn)

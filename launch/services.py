@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING
 
 from launch.records import RESOURCE_PATTERN, RecordTarget
 from launch.service import Service
-from trainer.errors import UserError
 
 if TYPE_CHECKING:
     from launch.google_api import GoogleApi
-
-_SERVICES = {
-    "vertex": ("launch.vertex", "VertexService"),
-    "tpu-vm": ("launch.tpu_vm", "TpuVmService"),
-    "cloud-build": ("launch.cloud_build", "CloudBuildService"),
-}
-"""The module and class of each target's service."""
 
 _TARGETS: dict[str, RecordTarget] = {"customJobs": "vertex", "queuedResources": "tpu-vm", "builds": "cloud-build"}
 """Who runs the jobs of a collection."""
 
 
-def service_of(target: str, api: GoogleApi) -> Service:
+def service_of(target: RecordTarget, api: GoogleApi) -> Service:
     """The service that runs a target's jobs.
 
     Args:
-      target: "vertex", "tpu-vm" or "cloud-build".
-      api: the way to it.
-
-    Raises:
-      UserError: there is no such target.
+      target: who runs them.
+      api: the way there.
     """
-    if target not in _SERVICES:
-        raise UserError(f"{target} is no target: there are {', '.join(get_args(RecordTarget))}.")
-    module, name = _SERVICES[target]
-    return cast(Service, getattr(importlib.import_module(module), name)(api))
+    if target == "vertex":
+        from launch.vertex import VertexService
+
+        return VertexService(api)
+    if target == "tpu-vm":
+        from launch.tpu_vm import TpuVmService
+
+        return TpuVmService(api)
+    from launch.cloud_build import CloudBuildService
+
+    return CloudBuildService(api)
 
 
 def target_of(resource: str) -> RecordTarget | None:

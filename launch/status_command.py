@@ -10,9 +10,10 @@ With --wait, a TPU slice that is preempted is requested again, as often as --max
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from launch.job_access import (
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from launch.job_facts import JobFacts
     from launch.known_jobs import KnownJob
     from launch.service import JobStatus, Service
-    from launch.tables import Look
 
 NAME = "status"
 SUMMARY = "tell how a job stands, or wait for its end"
@@ -56,17 +56,95 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
     Raises:
       UserError: there is no such job, or it may not be seen.
     """
+    from launch.follow_job import follow_job
+
     refuse_trainer_flags(trainer_flags)
     access = open_access(options)
     with as_sentences():
         job = access.find(options.job)
-        service = access.service(job.target)
-        if not options.wait:
-            status = service.get(job.resource)
-        else:
-            ended = access.follow(job, quiet=options.json or options.quiet)
+        if options.wait:
+            ended = follow_job(job, access, access.console(quiet=options.json), with_lines=False, requests_again=True)
             if ended is None:
                 return EXIT_PREEMPTED
-            status, job = ended, access.find(options.job)
-        _print(access, job, status, service, as_json=options.json)
-    return status.launcher_exit_code if options.wait else EXIT_DONE
+            job = access.find(options.job)  # Its record has more requests now, if some were made.
+        statuses = _statuses(job, access.service(job.target))
+    if not options.quiet or options.json or not options.wait:
+        _print(job, statuses, access, as_json=options.json)
+    return ended.launcher_exit_code if options.wait and ended else EXIT_DONE
+
+
+def _statuses(job: KnownJob, service: Service) -> list[JobStatus]:
+    """What the service says of the requests of a job; of the earlier ones, as far as it still knows them."""
+    from launch.known_jobs import status_of
+    from launch.service import NoSuchJobError
+
+    latest = status_of(job, service)
+    earlier = []
+    for resource in job.record.attempts if job.record else ():
+        if resource != job.resource:
+            with contextlib.suppress(NoSuchJobError):
+                earlier.append(status_of(job, service, resource))
+    return [*earlier, latest]
+
+
+def _print(job: KnownJob, statuses: Sequence[JobStatus], access: JobAccess, *, as_json: bool) -> None:
+    from launch.job_facts import facts_of
+    from launch.known_jobs import commands_for
+    from launch.tables import folded, look_of, print_json, print_lines
+
+    facts = facts_of(job.target, job.record, statuses, access.clock())
+    service = access.service(job.target)
+    commands = commands_for(job.label, access.place)
+    console_url = service.console_url(job.resource)
+    if as_json:
+        gcloud = {verb: list(words) for verb, words in service.gcloud_commands(job.resource).items()}
+        details = dict(statuses[-1].details)
+        print_json(
+            {**facts.to_json(), "console": console_url, "commands": commands, "gcloud": gcloud, "details": details}
+        )
+        return
+    look = look_of(sys.stdout, os.environ)
+    told = dict(_told(facts, statuses[-1], access.clock()))
+    details = {title: text for title, text in statuses[-1].details.items() if not told.get(title)}
+    lines: list[str] = []
+    for title, text in {**told, **details, "console": console_url, **commands}.items():
+        if text:
+            lines += folded(f"{look.text(title):<11} ", text, look)
+    print_lines(lines)
+
+
+def _told(facts: JobFacts, status: JobStatus, now: float) -> Iterator[tuple[str, str]]:
+    """Titles and what is known of the job, for a person."""
+    from launch.follow import described
+
+    record = facts.record
+    yield "job", facts.name
+    yield "state", described(status, now)
+    yield "error", facts.error
+    where = f"{facts.target} in {facts.location} of {facts.project}"
+    yield "where", f"{where}, {record.provisioning}" if record else where
+    yield "hardware", facts.hardware
+    yield "cost", _cost(facts)
+    if facts.created:
+        yield "submitted", f"{facts.created:%Y-%m-%d %H:%M:%S} UTC"
+    if record:
+        yield "image", record.image
+        unclean = " with changes" if record.clean is False else ""
+        yield "commit", f"{record.commit}{unclean}" if record.commit else ""
+        yield "results", facts.run_dir
+        yield "report", facts.report
+    if record and len(record.attempts) > 1:
+        yield "requests", f"{len(record.attempts)} of at most {record.max_requests}"
+
+
+def _cost(facts: JobFacts) -> str:
+    if facts.hourly_price is None:
+        return "unknown: no price of its machines was known when it was submitted"
+    an_hour = f"at ${facts.hourly_price:,.2f} an hour"
+    if facts.dollars is not None:
+        return f"about ${facts.dollars:,.2f} by now, {an_hour}"
+    return (
+        f"unknown by now, {an_hour}"
+        if facts.most_dollars is None
+        else f"at most ${facts.most_dollars:,.2f} by now, {an_hour}"
+    )

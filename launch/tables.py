@@ -1,5 +1,4 @@
-"""What the commands on jobs print for a person: tables and titled lines, as wide as the terminal. Nothing in a name acts
-on it."""
+"""What the commands on jobs print: tables and folded lines, as wide as the terminal, on which nothing in them acts."""
 
 from __future__ import annotations
 
@@ -77,6 +76,11 @@ def print_lines(lines: Sequence[str], stream: TextIO | None = None) -> None:
         stream.flush()
     except OSError:
         discard(stream)
+
+
+def print_text(text: str) -> None:
+    """Prints a text of one line or several, in which nothing acts on the terminal."""
+    print_lines([printable(text, sys.stdout.encoding, kept="\n")])
 
 
 def print_json(value: Any) -> None:

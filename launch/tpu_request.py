@@ -12,11 +12,12 @@ import json
 import math
 import re
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from launch.gcloud_command import GcloudCommand
-from launch.job import LONGEST_NAME, NAME_PATTERN, Job
+from launch.job import Job
 from launch.service import ApiRequest
 
 SCRIPT_KEY = "startup-script"
@@ -41,6 +42,10 @@ _SPOT_SECONDS = 30
 """What a spot machine has from the notice to its end (Compute Engine's documentation of spot VMs, 2026-11)."""
 
 _REGISTRY = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+/[a-z0-9._/-]+(:[\w.-]+|@sha256:[0-9a-f]{64})?")
+"""An image's address with the registry's host, as in "us-central1-docker.pkg.dev/p/r/i:tag"."""
+
+_FURTHER = re.compile(r"-r[0-9]+$")
+"""The end of the name of a preempted slice's further requests."""
 
 _SCRIPT_FILE = "tpu_startup.py"
 _PARAMETERS_FILE = "hub-trainer.json"
@@ -83,7 +88,7 @@ def again(request: ApiRequest, attempt: int) -> ApiRequest:
     spec = body["tpu"]["nodeSpec"][0]
     name = f"{request.query['queuedResourceId']}-r{attempt}"
     metadata = spec["node"]["metadata"]
-    job = parameters(request)
+    job = parameters(body)
     job["queued_resource"] = f"{spec['parent']}/queuedResources/{name}"
     spec["nodeId"] = name
     metadata[PARAMETERS_KEY] = _as_text(job)
@@ -91,16 +96,30 @@ def again(request: ApiRequest, attempt: int) -> ApiRequest:
     return ApiRequest(request.api, request.method, request.path, query, body)
 
 
+def job_name(resource: str) -> str:
+    """The name of the job that a queued resource, of the first or a further request, belongs to."""
+    return _FURTHER.sub("", resource.rpartition("/")[2])
+
+
 def resource_of(request: ApiRequest) -> str:
     """The full name of the queued resource that a request makes."""
     return f"{request.path.removeprefix('v2/')}/{request.query['queuedResourceId']}"
 
 
-def parameters(request: ApiRequest) -> dict[str, Any]:
-    """What a request tells the start-up script: see `_parameters` for the keys."""
-    node = (request.body or {})["tpu"]["nodeSpec"][0]["node"]
-    found: dict[str, Any] = json.loads(node["metadata"][PARAMETERS_KEY])
-    return found
+def parameters(queued_resource: Mapping[str, Any]) -> dict[str, Any]:
+    """What the start-up script of a queued resource is told; `_parameters` has the keys.
+
+    Args:
+      queued_resource: a request's body, or what the API says of one.
+
+    Raises:
+      ValueError: it was not made by `launch`.
+    """
+    try:
+        found: dict[str, Any] = json.loads(queued_resource["tpu"]["nodeSpec"][0]["node"]["metadata"][PARAMETERS_KEY])
+        return {**found, "submission": found["submission"], "results": found["results"]}
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"its metadata has no {PARAMETERS_KEY} of ours") from error
 
 
 def gcloud_create(job: Job, submission: str) -> GcloudCommand:
@@ -133,72 +152,38 @@ def gcloud_create(job: Job, submission: str) -> GcloudCommand:
         "--async",
     ]
     files = {_SCRIPT_FILE: node["metadata"][SCRIPT_KEY], _PARAMETERS_FILE: node["metadata"][PARAMETERS_KEY]}
-    return GcloudCommand(("compute", "tpus", "queued-resources", "create", job.name, *flags), files)
+    arguments = ("compute", "tpus", "queued-resources", "create", job.name, *flags)
+    return GcloudCommand(arguments, files, {_SCRIPT_FILE: "launch.tpu_startup"})
 
 
 def host_commands(job: Job) -> dict[str, tuple[str, ...]]:
     """What runs in which host's containers, by who runs it; for people."""
     if job.hardware.workers == 1:
-        return {"worker 0": (*job.worker_command,)}
+        return {"the one worker": job.worker_command}
     servers = ",".join(f"HOST{number}:{SERVER_PORT}" for number in range(job.hardware.workers))
     trainer = (*job.worker_command, f"--tpu=grpc://{servers}")
     return {"worker 0, with TPU_LOAD_LIBRARY=0": trainer, "every worker": SERVER}
 
 
 def problems(job: Job) -> list[str]:
-    """What Cloud TPU would refuse, or what would go wrong without a word; [] if nothing.
+    """What Cloud TPU would refuse, or what would go wrong there without a word; [] if nothing.
 
     Args:
-      job: of the target "tpu-vm".
+      job: of the target "tpu-vm"; what goes wrong on every target is told by `launch.job_problems`.
     """
-    found = [*_problems_of_place(job), *_problems_of_run(job)]
-    if not job.hardware.is_tpu:
-        found.append(
-            f"{job.hardware.accelerator or job.hardware.machine} is no TPU: take an accelerator such as v5litepod-8, "
-            "or the target vertex."
-        )
-    if job.provisioning == "flex-start":
-        # docs.cloud.google.com/tpu/docs/request-using-flex-start, 2025-08: a preview; in v2alpha1 alone (gcloud 528).
-        found.append(
-            "Cloud TPU's version 2 has no flex-start: take spot, reserved, or the full price with --max_wait_hours."
-        )
-    if not job.runtime:
-        found.append("The TPU software version is missing: give the runtime, such as v2-alpha-tpuv5-lite for v5e.")
-    if job.tensorboard:
-        found.append("A Tensorboard instance is Vertex AI's: leave it out; the run's folder has the same records.")
-    if job.web_access:
-        found.append("Web access is Vertex AI's: leave it out; a TPU VM is reached by gcloud compute tpus tpu-vm ssh.")
-    return found
-
-
-def _problems_of_place(job: Job) -> list[str]:
-    found = []
-    if not NAME_PATTERN.fullmatch(job.name):
-        found.append(
-            f"{job.name} cannot be a name: lower-case letters, digits and hyphens, a letter first, and at most "
-            f"{LONGEST_NAME} characters."
-        )
-    if not re.fullmatch(r"[a-z]+-[a-z]+[0-9]+-[a-z]", job.location):
-        found.append(f"{job.location or 'No location'} is no zone, which Cloud TPU needs: give one such as us-west4-a.")
-    if not re.fullmatch(r"gs://[^/]+/.+", job.run_dir):
-        found.append(
-            f"--run_dir={job.run_dir} is not on gs://BUCKET/FOLDER: what a TPU VM writes on its own disk is gone with it."
-        )
-    if not _REGISTRY.fullmatch(job.image):
-        found.append(
-            f"The image {job.image} has no registry's address that a TPU VM can pull from: push it, and give an "
-            f"address such as us-central1-docker.pkg.dev/{job.project}/hub-trainer/trainer-tpu:TAG."
-        )
-    return found
-
-
-def _problems_of_run(job: Job) -> list[str]:
     config = job.config
     found = []
+    if _FURTHER.search(job.name):
+        found.append(f"--name={job.name} ends as the name of a further request would: let it end otherwise.")
+    if not _REGISTRY.fullmatch(job.image):
+        found.append(
+            f"--image={job.image} is no address that a TPU VM can pull from: push it, and give one such as "
+            f"us-central1-docker.pkg.dev/{job.project}/hub-trainer/trainer-tpu:TAG."
+        )
+    if not job.runtime:
+        found.append("No TPU software version is given: v5e has v2-alpha-tpuv5-lite, for example.")
     if config.strategy != "tpu":
         found.append(f"--strategy={config.strategy} leaves the TPU idle: give --strategy=tpu.")
-    if config.tpu != "local":
-        found.append(f"--tpu={config.tpu}: the start-up script knows the slice's address: leave --tpu out.")
     if config.max_minutes:
         # The trainer then leaves with 75, after which the start-up script starts it again.
         found.append(
@@ -207,12 +192,18 @@ def _problems_of_run(job: Job) -> list[str]:
         )
     if job.provisioning == "spot" and config.stop_seconds > _SPOT_SECONDS:
         found.append(
-            f"--stop_seconds={config.stop_seconds:g}: a spot machine is gone after {_SPOT_SECONDS} s: give at most 25."
+            f"--stop_seconds={config.stop_seconds:g}: a spot machine is gone {_SPOT_SECONDS} s after the notice; give "
+            "at most 25."
+        )
+    if job.provisioning == "flex-start":
+        # A preview (cloud.google.com/tpu/docs/request-using-flex-start, 2025-08), in v2alpha1 alone (gcloud 528).
+        found.append(
+            "Version 2 of Cloud TPU has no flex-start: take spot, reserved, or standard with --max_wait_hours."
         )
     if job.max_run_hours <= 0:
         found.append(f"--max_run_hours={job.max_run_hours:g}: give a number above 0, so that the slice ends some time.")
-    if job.max_wait_hours < 0:
-        found.append(f"--max_wait_hours={job.max_wait_hours:g}: give a number above 0, or 0 for no limit.")
+    if job.tensorboard or job.web_access:
+        found.append("A Tensorboard instance and web access are Vertex AI's: leave them out for a TPU VM.")
     return found
 
 

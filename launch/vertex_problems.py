@@ -107,6 +107,7 @@ def _account_problems(job: Job) -> list[str]:
 
 
 def _tensorboard_problems(job: Job) -> list[str]:
+    """Vertex uploads what is written to AIP_TENSORBOARD_LOG_DIR, which it sets to logs/ in baseOutputDirectory."""
     name = _TENSORBOARD.fullmatch(job.tensorboard)
     if not name:
         return [
@@ -120,5 +121,10 @@ def _tensorboard_problems(job: Job) -> list[str]:
         found.append(
             "--tensorboard needs --service_account, with the roles storage.admin and aiplatform.user: the service's "
             "default may not write there."
+        )
+    if job.config.run_dir_layout != "vertex":
+        found.append(
+            "--tensorboard shows what is in RUN_DIR/logs, and the curves would be in RUN_DIR/tensorboard: add "
+            "--run_dir_layout=vertex behind --."
         )
     return found

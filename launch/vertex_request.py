@@ -11,29 +11,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from launch.catalog import VERTEX_ACCELERATOR_TYPES
 from launch.gcloud_command import GcloudCommand
 from launch.job import TRAINER, Hardware, Job, Provisioning
 from launch.service import ApiRequest
 from launch.vertex_problems import problems
+from trainer.accelerators import slice_named
 
-__all__ = ["create_request", "gcloud_create", "problems"]
-
-CLOUD_TPU = "cloud-tpu"
-"""The machine type of TPU v2 and v3; v5e has machine types of its own."""
-
-GPU_TYPES = {
-    "p4": "NVIDIA_TESLA_P4",
-    "t4": "NVIDIA_TESLA_T4",
-    "p100": "NVIDIA_TESLA_P100",
-    "v100": "NVIDIA_TESLA_V100",
-    "l4": "NVIDIA_L4",
-    "a100-40gb": "NVIDIA_TESLA_A100",
-    "a100-80gb": "NVIDIA_A100_80GB",
-    "h100-80gb": "NVIDIA_H100_80GB",
-    "h100-mega-80gb": "NVIDIA_H100_MEGA_80GB",
-    "h200-141gb": "NVIDIA_H200_141GB",
-}
-"""Our names of GPUs, and the API's AcceleratorType (google-cloud-aiplatform 2.7)."""
+__all__ = ["create_request", "gcloud_create", "host_commands", "problems"]
 
 _STRATEGIES: dict[Provisioning, str] = {
     "standard": "STANDARD",
@@ -76,6 +61,12 @@ def gcloud_create(job: Job, submission: str) -> GcloudCommand:
     return GcloudCommand(arguments, {_CONFIG_FILE: json.dumps(_job_spec(job), indent=2) + "\n"})
 
 
+def host_commands(job: Job) -> dict[str, tuple[str, ...]]:
+    """What runs in which machine's container, by who runs it; for people."""
+    workers = job.hardware.workers
+    return {"the one worker" if workers == 1 else f"each of {workers} workers": job.worker_command}
+
+
 def _job_spec(job: Job) -> dict[str, Any]:
     """CustomJobSpec. Boot disks are the service's, 100 GB of SSD; nothing that a worker leaves there is missed."""
     optional = {
@@ -107,23 +98,20 @@ def _worker_pools(job: Job) -> list[dict[str, Any]]:
             "env": [{"name": name, "value": value} for name, value in job.environment.items()],
         },
     }
-    replicas = [1] if job.hardware.is_tpu or job.hardware.workers == 1 else [1, job.hardware.workers - 1]
-    return [{**pool, "replicaCount": str(count)} for count in replicas]
+    counts = [1] if job.hardware.is_tpu or job.hardware.workers == 1 else [1, job.hardware.workers - 1]
+    return [{**pool, "replicaCount": str(count)} for count in counts]
 
 
 def _machine(hardware: Hardware) -> dict[str, Any]:
+    """MachineSpec. TPU v5e is named by its machine type and topology alone; of v2 and v3 the cores are counted."""
     machine: dict[str, Any] = {"machineType": hardware.machine}
-    if hardware.machine == CLOUD_TPU:
-        generation, _, cores = hardware.accelerator.partition("-")
-        return {**machine, "acceleratorType": f"TPU_{generation.upper()}", "acceleratorCount": int(cores)}
-    if hardware.is_tpu:
-        return {**machine, "tpuTopology": hardware.topology}
-    if hardware.accelerator:
-        return {
-            **machine,
-            "acceleratorType": GPU_TYPES[hardware.accelerator],
-            "acceleratorCount": hardware.count,
-        }
+    if hardware.accelerator in VERTEX_ACCELERATOR_TYPES:
+        machine["acceleratorType"] = VERTEX_ACCELERATOR_TYPES[hardware.accelerator]
+        machine["acceleratorCount"] = (
+            slice_named(hardware.accelerator).tensor_cores if hardware.is_tpu else hardware.count
+        )
+    elif hardware.is_tpu:
+        machine["tpuTopology"] = hardware.topology
     return machine
 
 

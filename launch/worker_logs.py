@@ -83,11 +83,12 @@ class Printer:
         Args:
           name: who says it, as in "worker 0".
           color: a number that goes with the name; None for the terminal's own color.
-          lines: without line ends; control codes in them, which could recolor or move, are shown as escapes.
+          lines: without line ends; control codes in them and in the name, which could recolor or move, are shown as
+            escapes.
         """
         if self._broken or not lines:
             return
-        prefix = f"[{name}]"
+        prefix = f"[{printable(name, self._stream.encoding)}]"
         if self._colored and color is not None:
             prefix = f"\x1b[{_COLORS[color % len(_COLORS)]}m{prefix}\x1b[0m"
         visible = [printable(line, self._stream.encoding, kept="\t") for line in lines]

@@ -145,7 +145,7 @@ def test_flags_of_the_trainer_that_are_refused(flags: list[str], sentence: str) 
 
 
 def test_options_can_be_written_again() -> None:
-    given = ["--accelerator=l4:2", "--workers=3", "--web_access", "--label=a=b", "--label=c=d", "--max_run_hours=1.5"]
+    given = ["--accelerator=l4:2", "--workers=3", "--max_run_hours=1.5", "--web_access", "--label=a=b", "--label=c=d"]
     assert arguments_of(parsed(given)) == given
     assert arguments_of(parsed([])) == []
 

@@ -118,6 +118,20 @@ def test_another_submission_of_the_same_name_is_refused(place: Place) -> None:
     assert records.load("flowers") == record()
 
 
+def test_a_submission_that_made_no_job_is_forgotten(place: Place) -> None:
+    records, warnings, put = place
+    records.forget(record())
+    records.save(record())
+    records.forget(record(submission="token2"))
+    assert records.all() == [record()]
+    records.forget(record().requested(JOB))
+    assert records.all() == []
+    put("flowers.json", b"my own notes")
+    records.forget(record())
+    records.all()
+    assert len(warnings) == 2  # It is still there.
+
+
 def damaged() -> dict[str, bytes]:
     good = record().to_json()
     return {
@@ -248,11 +262,28 @@ def test_buckets_that_cannot_be_used(storage: gcs.FakeStorage) -> None:
             ask()
     storage.faults.append(gcs.Fault("GET", 403, times=1))
     records = open_records("gs://bucket", lambda: api_of(storage))
-    with pytest.raises(UserError, match=r"--records=gs://bucket: .*cannot be read there \(you@example.com does not"):
+    with pytest.raises(
+        UserError, match="cannot be read in gs://bucket: the permission storage.objects.list is missing"
+    ):
         records.all()
     storage.faults.append(gcs.Fault("POST", 403, times=1))
-    with pytest.raises(UserError, match="cannot be written there"):
+    with pytest.raises(UserError, match="cannot be written in gs://bucket: "):
         records.save(record())
+
+
+def test_removing_is_not_for_what_came_since(storage: gcs.FakeStorage) -> None:
+    records = open_records("gs://bucket", lambda: api_of(storage))
+    records.save(record())
+    storage.faults.append(gcs.Fault("DELETE", "lost answer", times=1))
+    records.forget(record())
+    assert records.all() == []
+    records.save(record())
+    storage.faults.append(gcs.Fault("DELETE", 403, times=1))
+    with pytest.raises(UserError, match="cannot be removed in gs://bucket: "):
+        records.forget(record())
+    storage.faults.append(gcs.Fault("DELETE", 412, times=1))
+    records.forget(record())
+    assert records.all() == [record()]
 
 
 @pytest.mark.parametrize("effect", ["lost answer", "dropped", 503])

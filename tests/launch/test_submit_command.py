@@ -1,0 +1,178 @@
+"""`launch submit`: exactly one job, its record, and what a person is told."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fakes.cloud import FakeCloud, Fault, serving
+
+from launch.__main__ import main
+from launch.job_access import JobAccess
+from trainer.errors import EXIT_DONE, EXIT_USER
+
+IMAGE = "us-central1-docker.pkg.dev/project-1/r/trainer:1"
+Captured = pytest.CaptureFixture[str]
+
+PLACE = ["--project=project-1", "--region=us-central1", f"--image={IMAGE}"]
+FLAGS = ["--", "--data=tfds:tf_flowers", "--run_dir=gs://bucket/flowers"]
+VERTEX = ["submit", "vertex", *PLACE, "--accelerator=l4:2", "--name=flowers-1"]
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCloud]:
+    with serving() as server:
+        for name, value in {**server.environment(), **server.credentials(tmp_path)}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("HUB_TRAINER_JOBS", str(tmp_path / "jobs"))
+        monkeypatch.setattr(
+            "launch.submit_command.open_access",
+            lambda options: JobAccess(options, os.environ, sleep=lambda seconds: None),
+        )
+        server.bucket("bucket")
+        server.storage.locations["bucket"] = "US-CENTRAL1"
+        server.registry.push(IMAGE)
+        yield server
+
+
+def record(tmp_path: Path, name: str = "flowers-1") -> dict[str, object]:
+    loaded: dict[str, object] = json.loads((tmp_path / "jobs" / f"{name}.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_one_job_is_made_and_recorded(cloud: FakeCloud, tmp_path: Path, capsys: Captured) -> None:
+    assert main([*VERTEX, *FLAGS]) == EXIT_DONE
+    (job,) = cloud.vertex.jobs.values()
+    assert job.resource["displayName"] == "flowers-1"
+    kept = record(tmp_path)
+    assert kept["resource"] == job.name and kept["attempts"] == [job.name]
+    assert kept["submission"] == job.resource["labels"]["hub-trainer-submission"]
+    assert kept["trainer_flags"] == ["--strategy=mirrored", *FLAGS[1:]]
+    out = capsys.readouterr().out
+    for told in (job.name, "https://console.cloud.google.com/", "python -m launch logs flowers-1", "launch cancel fl"):
+        assert told in out
+
+
+def test_what_is_submitted_is_what_is_planned(cloud: FakeCloud, capsys: Captured) -> None:
+    assert main(["plan", *VERTEX[1:], "--json", *FLAGS]) == EXIT_DONE
+    planned = json.loads(capsys.readouterr().out)["requests"][-1]["body"]
+    assert not cloud.requests
+    main([*VERTEX, "--submission=plan", *FLAGS])
+    assert [request.body for request in cloud.sent("aiplatform", "POST")] == [planned]
+
+
+def test_the_same_submission_twice_is_one_job(cloud: FakeCloud, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert main([*VERTEX, "--submission=build-1", *FLAGS]) == EXIT_DONE
+    assert len(cloud.vertex.jobs) == 1
+    (tmp_path / "jobs" / "flowers-1.json").unlink()
+    assert main([*VERTEX, "--submission=build-1", *FLAGS]) == EXIT_DONE
+    assert len(cloud.vertex.jobs) == 1 and record(tmp_path)["resource"] == next(iter(cloud.vertex.jobs))
+
+
+def test_ten_lost_answers_are_ten_jobs(cloud: FakeCloud, tmp_path: Path) -> None:
+    for number in range(10):
+        cloud.faults.append(Fault("POST /aiplatform/", "lost answer", times=1))
+        assert main([*VERTEX[:-1], f"--name=flowers-{number}", *FLAGS]) == EXIT_DONE
+    assert len(cloud.vertex.jobs) == 10
+    assert len({record(tmp_path, f"flowers-{number}")["resource"] for number in range(10)}) == 10
+
+
+def test_a_name_that_is_taken_makes_no_job(cloud: FakeCloud, capsys: Captured) -> None:
+    main([*VERTEX, *FLAGS])
+    assert main([*VERTEX, *FLAGS]) == EXIT_USER
+    assert len(cloud.vertex.jobs) == 1
+    assert "A job named flowers-1 was submitted already" in capsys.readouterr().err
+
+
+def test_a_refused_request_leaves_no_record(cloud: FakeCloud, tmp_path: Path, capsys: Captured) -> None:
+    cloud.faults.append(Fault("POST /aiplatform/", 403, times=1))
+    assert main([*VERTEX, *FLAGS]) == EXIT_USER
+    assert not list((tmp_path / "jobs").glob("*.json"))
+    assert main([*VERTEX, *FLAGS]) == EXIT_DONE
+
+
+def test_a_request_that_nobody_answers_leaves_its_record(cloud: FakeCloud, tmp_path: Path) -> None:
+    cloud.faults.append(Fault("/aiplatform/", "dropped", times=100))
+    assert main([*VERTEX, *FLAGS]) == EXIT_USER
+    assert record(tmp_path)["resource"] == ""
+
+
+def test_problems_are_said_before_anything_is_asked(cloud: FakeCloud, capsys: Captured) -> None:
+    flags = ["--", "--data=folder:/photos", "--batch_size=33"]
+    assert main([*VERTEX, *flags]) == EXIT_USER
+    err = capsys.readouterr().err
+    for told in ("--data=folder:/photos is on this machine", "No --run_dir is given", "--batch_size=33 cannot be"):
+        assert told in err
+    assert not cloud.requests and err.count("error: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("mend", "sentence"),
+    [
+        (
+            lambda cloud: cloud.storage.locations.update(bucket="EUROPE-WEST4"),
+            "bucket is in europe-west4 and the job in",
+        ),
+        (lambda cloud: cloud.storage.buckets.pop("bucket"), "The bucket: gs://bucket is not there. Try gcloud storage"),
+        (lambda cloud: cloud.faults.append(Fault("/tags/", 404)), f"The image: {IMAGE} is not there"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_costs(
+    mend: Callable[[FakeCloud], object], sentence: str, cloud: FakeCloud, tmp_path: Path, capsys: Captured
+) -> None:
+    mend(cloud)
+    assert main([*VERTEX, *FLAGS]) == EXIT_USER
+    err = capsys.readouterr().err
+    assert sentence in err and err.count("error: ") == 1
+    assert not cloud.sent("aiplatform") and not list(tmp_path.glob("jobs/*"))
+
+
+def test_no_credentials(cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "nothing"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main([*VERTEX, *FLAGS]) == EXIT_USER
+    assert (
+        "There are no Google credentials here: run `gcloud auth application-default login`" in capsys.readouterr().err
+    )
+    assert not list((tmp_path / "jobs").glob("*.json"))
+
+
+def test_json(cloud: FakeCloud, capsys: Captured) -> None:
+    assert main([*VERTEX, "--json", *FLAGS]) == EXIT_DONE
+    assert json.loads(capsys.readouterr().out)["resource"] == next(iter(cloud.vertex.jobs))
+
+
+def test_a_sweep_is_a_job_for_each_run(cloud: FakeCloud, tmp_path: Path, capsys: Captured) -> None:
+    sweep = ["--sweep=learning_rate=1e-3,1e-4 seed=0,1", "--submission=grid"]
+    for _ in range(2):
+        assert main([*VERTEX, *sweep, *FLAGS]) == EXIT_DONE
+    assert [job.resource["displayName"] for job in cloud.vertex.jobs.values()] == [
+        f"flowers-1-{n}" for n in range(1, 5)
+    ]
+    flags = record(tmp_path, "flowers-1-4")["trainer_flags"]
+    assert flags == [
+        "--strategy=mirrored",
+        "--data=tfds:tf_flowers",
+        "--learning_rate=0.0001",
+        "--seed=1",
+        "--run_dir=gs://bucket/flowers/learning_rate=0.0001,seed=1",
+    ]
+    assert "of all 4: unknown an hour" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--sweep=seed=0,1", "--wait"], "--sweep makes several jobs, and --wait is for one"),
+        (["--sweep=sed=0,1"], "--sweep, sed=0: there is no field sed. did you mean seed?"),
+        ([f"--sweep=seed={','.join(map(str, range(60)))}"], "asks for 60 jobs: 50 at once are the most."),
+    ],
+)
+def test_sweeps_that_are_refused(options: list[str], sentence: str, cloud: FakeCloud, capsys: Captured) -> None:
+    assert main([*VERTEX, *options, *FLAGS]) == EXIT_USER
+    assert sentence.lower() in capsys.readouterr().err.lower() and not cloud.requests
