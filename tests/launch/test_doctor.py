@@ -334,7 +334,8 @@ def test_the_exit_code_tells_of_problems_alone(
     verdicts: Sequence[Verdict], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checks = [
-        Check(f"thing {number}", verdict, "a \x1b[31mfinding.", "mend") for number, verdict in enumerate(verdicts)
+        Check(f"thing {number}", verdict, "a \x1b[31mfinding.", "mend \x1b[2J")
+        for number, verdict in enumerate(verdicts)
     ]
     monkeypatch.setattr(doctor, "all_checks", lambda *_, **__: iter(checks))
     assert execute(parsed(), ()) == code
