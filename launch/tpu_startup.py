@@ -77,7 +77,7 @@ class Pace:
       servers: how long the TPU servers of all hosts may take to listen.
       again: before the trainer is started again.
       restarts: how often that happens.
-      notice: how long word of the machine's end may come after the container's.
+      notice: how long word of the machine's end may come after a container's; the hosts of a slice do not go in step.
       deleted: what may pass from a deletion that was accepted to this machine's end.
       overtime: after the time limit, when the machine shuts itself down whatever this script does.
     """
@@ -92,7 +92,7 @@ class Pace:
     servers: float = 1800.0
     again: float = 30.0
     restarts: int = 20
-    notice: float = 5.0
+    notice: float = 30.0
     deleted: float = 600.0
     overtime: float = 3600.0
 
@@ -577,7 +577,7 @@ class Host:
             hours = self._job["max_run_seconds"] / 3600
             raise FailedError("time limit", f"max_run_hours={hours:g} have passed", EXIT_PREEMPTED)
         for server in servers:
-            code = self._code_of(server)
+            code = self._code_of(server, own=())
             if code is not None:
                 raise FailedError("server", _reason(server, code), code or 1)
         if self._job["hosts"] > 1 and time.monotonic() >= self._next_look_at_others:
@@ -595,14 +595,18 @@ class Host:
         except RefusedError as error:
             print(f"how the other hosts do is not known: {error}", file=sys.stderr)
 
-    def _code_of(self, container: Container) -> int | None:
+    def _code_of(self, container: Container, own: Sequence[int] = (0, EXIT_USER)) -> int | None:
         """A container's exit code, None while it runs.
+
+        Args:
+          container: any.
+          own: the codes that it ends with of itself alone, whatever happens to the machine.
 
         Raises:
           InterruptedByMachineError: it has not ended by itself; the machine goes.
         """
         code = container.code()
-        if code in (None, 0, EXIT_USER):
+        if code is None or code in own:
             return code
         self._machine.wait(self._pace.notice)
         if self._machine.is_going():

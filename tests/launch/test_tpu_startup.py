@@ -416,6 +416,15 @@ def test_a_server_that_ends_ends_the_job(world: World) -> None:
     assert world.deletions
 
 
+def test_a_server_that_docker_ends_with_the_machine_is_no_end_of_the_job(world: World) -> None:
+    host = world.host(1, ("127.0.0.1", "127.0.0.1"))
+    host.behave({"run hub-trainer-server": [0]})
+    host.goes_down()
+    host.boot(**PACE)
+    assert host.wait() == 75
+    assert not world.objects.contents and not world.deletions
+
+
 @pytest.mark.parametrize("exit_code", [0, 3])
 def test_every_host_ends_with_the_first(world: World, exit_code: int) -> None:
     host = world.host(1, ("127.0.0.1", "127.0.0.1"))
