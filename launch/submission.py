@@ -36,7 +36,7 @@ def record_of(plan: Plan, moment: datetime) -> Record:
         image=job.image,
         commit=plan.commit,
         clean=plan.clean,
-        hourly_price=plan.price.dollars,
+        hourly_price=None if plan.target == "cloud-build" else plan.price.dollars,
         max_run_hours=job.max_run_hours,
         max_requests=job.max_requests,
         provisioning=job.provisioning,
