@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from launch.api_errors import ApiError, sentence
 from launch.build_request import CREATED_BY_TAG, submission_tag
-from launch.google_api import ApiError, GoogleApi
+from launch.google_api import GoogleApi
 from launch.job import NAME_LABEL, SUBMISSION_LABEL
 from launch.service import ApiRequest, JobStatus, NoSuchJobError, State
 from launch.timestamps import as_timestamp, optional_moment
@@ -118,10 +119,7 @@ def _for_the_user(error: ApiError, resource: str) -> Exception:
     if error.status == 404:
         return NoSuchJobError(f"Cloud Build has no {resource}: python -m launch list shows the jobs there are.")
     if error.status == 403:
-        return UserError(
-            f"{resource} is not yours to use ({error.message}): ask for the role roles/cloudbuild.builds.editor in its "
-            "project."
-        )
+        return UserError(sentence(error, f"{resource} is not yours to use"))
     return error
 
 

@@ -1,10 +1,11 @@
-"""The working tree becomes an image: packaged, stored once, built by Cloud Build."""
+"""Stores a packaged working tree where Cloud Build takes it from; the same tree once."""
 
 from __future__ import annotations
 
-from launch.build_request import Build, StoredSource, create_request
-from launch.google_api import ApiError, GoogleApi
-from launch.service import ApiRequest, JobStatus, Service
+from launch.api_errors import ApiError
+from launch.build_request import StoredSource
+from launch.google_api import GoogleApi
+from launch.service import ApiRequest
 from launch.working_tree import Package
 
 _FOLDER = "hub-trainer/sources"
@@ -17,11 +18,11 @@ _STORED_ALREADY = 412
 
 
 def stored_source(package: Package, bucket: str) -> StoredSource:
-    """Where a package belongs; its name is its content's hash, so that the same tree is stored once.
+    """Where a package belongs; its name is its content's hash.
 
     Args:
       package: of the working tree.
-      bucket: of Cloud Storage.
+      bucket: of Cloud Storage, where the build's service account may read.
     """
     return StoredSource(bucket, f"{_FOLDER}/{package.sha256}.tar.gz")
 
@@ -44,26 +45,3 @@ def store(api: GoogleApi, package: Package, source: StoredSource) -> None:
     except ApiError as error:
         if error.status != _STORED_ALREADY:
             raise
-
-
-def start_build(
-    api: GoogleApi, service: Service, build: Build, package: Package, bucket: str, submission: str
-) -> JobStatus:
-    """Stores the package and starts the build, exactly one; does not wait for it.
-
-    Args:
-      api: the way to Google's APIs.
-      service: Cloud Build.
-      build: what is built.
-      package: of the working tree.
-      bucket: where the package is stored; the build's service account must be able to read there.
-      submission: the token of this submission.
-
-    Raises:
-      ApiError: something was refused, or nobody knows whether the build was started.
-      UserError: as `create_request`.
-    """
-    source = stored_source(package, bucket)
-    request = create_request(build, source, submission)
-    store(api, package, source)
-    return service.create(request, submission)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from launch.records import RecordTarget
     from launch.working_tree import Package
 
-_OF_BUILD = "-build"
+_SUBMITTING, _IMAGE = "-build", "-image"
+"""What a build is called behind its job's name: one that submits the job, and one that makes its image alone."""
 
 PLANNED_SUBMISSION = "plan"
 """The token in a plan's requests; each submission has a new one."""
@@ -53,6 +54,7 @@ class Plan:
       job: the job.
       target: who is asked; with "cloud-build", the build asks the job's own target.
       name: of what is submitted: the job's, or that of the build which submits it.
+      submission: the token in the request, by which what it makes is found again.
       commands: what runs in which machine's container, by who runs it.
       request: creates it.
       gcloud: the command that makes gcloud send the same.
@@ -66,6 +68,7 @@ class Plan:
     job: Job
     target: RecordTarget
     name: str
+    submission: str
     commands: Mapping[str, tuple[str, ...]]
     request: ApiRequest
     gcloud: GcloudCommand
@@ -107,6 +110,7 @@ def plan_of(job: Job, submission: str) -> Plan:
         job=job,
         target=job.target,
         name=job.name,
+        submission=submission,
         commands=module.host_commands(job),
         request=module.create_request(job, submission),
         gcloud=module.gcloud_create(job, submission),
@@ -134,9 +138,10 @@ def with_build(
     from launch.image_build import stored_source
 
     job = plan.job
+    name = _with_ending(job.name, _SUBMITTING if submits else _IMAGE)
     build = build_request.Build(
         config=config,
-        name=job.name,
+        name=name,
         project=job.project,
         location=job.image.partition("-docker.pkg.dev/")[0],
         image=job.image,
@@ -151,7 +156,6 @@ def with_build(
     problems = (*plan.problems, *build_request.problems(build))
     if not submits:
         return replace(plan, problems=problems, image_build=planned, commit=state.commit, clean=state.clean)
-    name = f"{job.name[: LONGEST_NAME - len(_OF_BUILD)].rstrip('-')}{_OF_BUILD}"
     return replace(
         plan,
         target="cloud-build",
@@ -163,6 +167,10 @@ def with_build(
         commit=state.commit,
         clean=state.clean,
     )
+
+
+def _with_ending(name: str, ending: str) -> str:
+    return f"{name[: LONGEST_NAME - len(ending)].rstrip('-')}{ending}"
 
 
 def _bucket(run_dir: str) -> str:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from launch.google_api import ApiError
 from launch.records import Record, Records
 from launch.service import JobStatus, Service
+from trainer.errors import UserError
 
 if TYPE_CHECKING:
     from launch.plan import Plan
 
 
-def record_of(plan: Plan, submission: str, moment: datetime) -> Record:
+def record_of(plan: Plan, moment: datetime) -> Record:
     """The record of a plan that is about to be submitted.
 
     Args:
       plan: without problems.
-      submission: its token, which is in the plan's request too.
       moment: now, in UTC.
     """
     job = plan.job
@@ -27,7 +27,7 @@ def record_of(plan: Plan, submission: str, moment: datetime) -> Record:
         target=plan.target,
         project=job.project,
         location=plan.location,
-        submission=submission,
+        submission=plan.submission,
         created=moment.isoformat(timespec="seconds"),
         request=plan.request,
         run_dir=job.run_dir,
@@ -36,11 +36,22 @@ def record_of(plan: Plan, submission: str, moment: datetime) -> Record:
         image=job.image,
         commit=plan.commit,
         clean=plan.clean,
-        hourly_price=plan.price.dollars,
+        hourly_price=None if plan.target == "cloud-build" else plan.price.dollars,
         max_run_hours=job.max_run_hours,
         max_requests=job.max_requests,
         provisioning=job.provisioning,
     )
+
+
+def require_free_name(record: Record, records: Records) -> None:
+    """Makes sure that a job can have its name, before anything is built for it.
+
+    Raises:
+      UserError: another submission has it.
+    """
+    other = records.load(record.name)
+    if other and other.submission != record.submission:
+        raise UserError(f"A job named {record.name} was submitted already: give this one another --name.")
 
 
 def submit(record: Record, service: Service, records: Records, *, may_exist: bool) -> tuple[Record, JobStatus]:

@@ -1,12 +1,12 @@
 """Submits a job to the cloud: exactly one, checked before anything costs.
 
-    python -m launch submit vertex --accelerator=l4:2 --build -- --data=tfds:tf_flowers --run_dir=gs://bucket/flowers
-    python -m launch submit tpu-vm --accelerator=v5litepod-8 --zone=us-west4-a --wait -- --data=digits --run_dir=gs://b/r
+    python -m launch submit vertex --accelerator=l4:2 --build -- FLAGS
+    python -m launch submit tpu-vm --accelerator=v5litepod-8 --wait -- FLAGS
 
 `python -m launch plan` with the same options shows what would be sent. --build packages the working tree and lets Cloud
 Build make the image first. The job's record is kept (--records), so that `launch list`, `status`, `logs` and `cancel`
-know it by its name. --wait prints its log until it has ended, and ends with its exit code. What stands behind -- are
-flags of `python -m trainer.task`.
+know it by its name. --wait prints its log until it has ended, and ends with its exit code. FLAGS are those
+of `python -m trainer.task`, and name a --run_dir on gs://.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import os
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from launch.targets import add_target, planned
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
 
 if TYPE_CHECKING:
-    from launch.plan import PlannedBuild
+    from launch.plan import Plan, PlannedBuild
     from launch.records import Record
     from launch.service import JobStatus
 
@@ -40,14 +41,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     after = parser.add_argument_group("what happens then")
     after.add_argument("--wait", action="store_true", help="print the job's log until it has ended")
     after.add_argument(
+        "--sweep",
+        default="",
+        metavar="GRID",
+        help="a job for each combination, as in --sweep='learning_rate=1e-4,1e-3 seed=0,1', in folders of --run_dir",
+    )
+    after.add_argument(
         "--submission", default="", metavar="TOKEN", help="the same token twice makes one job (default: a new one)"
     )
-    after.add_argument("--json", action="store_true", help="print the job's record as JSON, and no notes")
+    after.add_argument("--json", action="store_true", help="print the records as JSON, a line each, and no notes")
     add_common_options(after)
 
 
 def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
-    """Submits the job.
+    """Submits the job, or the jobs of a sweep.
 
     Args:
       options: as `add_options` defined them.
@@ -57,35 +64,92 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
       0; with --wait the job's exit code, or 75 where the waiting ended first.
 
     Raises:
-      UserError: something is wrong that the user can mend; no job was made then.
+      UserError: something is wrong that the user can mend; no job was made then, or none of those not yet named.
     """
-    from launch.image_build import store
-    from launch.plan_text import summary
-    from launch.submission import record_of, submit
+    from launch.submission import record_of, require_free_name, submit
     from launch.submit_checks import require_what_it_needs
-    from launch.tables import print_text
 
     now = datetime.now(timezone.utc)
-    submission = options.submission or uuid.uuid4().hex
-    plan = planned(options, trainer_flags, os.environ, now, submission, Path.cwd())
-    if plan.problems:
-        raise UserError(" ".join(plan.problems))
+    plans = _plans(options, trainer_flags, now)
+    problems = dict.fromkeys(problem for plan in plans for problem in plan.problems)
+    if problems:
+        raise UserError(" ".join(problems))
     access = open_access(options)
     if not (options.json or options.quiet):
-        print_text(summary(plan))
+        _show(plans)
     with as_sentences():
-        require_what_it_needs(access.api(), plan.job, image_is_built=plan.image_build is not None)
-        record = record_of(plan, submission, now)
-        if plan.image_build:
-            store(access.api(), plan.image_build.package, plan.image_build.source)
-            if plan.target != "cloud-build" and not _build_image(access, plan.image_build, options):
-                return EXIT_PREEMPTED
-        service = access.service(record.target)
-        record, status = submit(record, service, access.records, may_exist=bool(options.submission))
-        _tell(options, access, record, status)
-        if options.wait:
-            return _wait(access, record)
-    return EXIT_DONE
+        records = [record_of(plan, now) for plan in plans]
+        for record in records:
+            require_free_name(record, access.records)
+        require_what_it_needs(access.api(), plans[0].job, image_is_built=plans[0].image_build is not None)
+        if not _have_image(access, plans[0], options):
+            return EXIT_PREEMPTED
+        for record in records:
+            service = access.service(record.target)
+            made, status = submit(record, service, access.records, may_exist=bool(options.submission))
+            _tell(options, access, made, status)
+        return _wait(access, made) if options.wait else EXIT_DONE
+
+
+def _plans(options: argparse.Namespace, trainer_flags: Sequence[str], now: datetime) -> list[Plan]:
+    """The plan of each job.
+
+    Raises:
+      UserError: options or flags are not accepted.
+    """
+    token = options.submission or uuid.uuid4().hex
+    if not options.sweep:
+        return [planned(options, trainer_flags, os.environ, now, token, Path.cwd())]
+    from launch.sweep_jobs import swept_runs
+
+    if options.wait or options.target == "cloud-build":
+        other = "--wait" if options.wait else "cloud-build"
+        raise UserError(f"--sweep makes several jobs, and {other} is for one: leave one of them out.")
+    runs = swept_runs(trainer_flags, options.sweep)
+    name = options.name or f"sweep-{now:%Y%m%d-%H%M%S}"
+    plans = []
+    for number, run in enumerate(runs, 1):
+        own = argparse.Namespace(**{**vars(options), "name": f"{name}-{number}"})
+        plans.append(planned(own, run.trainer_flags, os.environ, now, f"{token}-{number}", Path.cwd()))
+    return plans
+
+
+def _show(plans: Sequence[Plan]) -> None:
+    """What is about to be submitted: the first job, and of others what they are called."""
+    from launch.plan_text import price_text, summary
+    from launch.tables import print_text
+
+    print_text(summary(plans[0]))
+    for plan in plans[1:]:
+        print_text(f"job      {plan.name}: {plan.job.run_dir}")
+    if len(plans) > 1:
+        total = replace(plans[0].price, dollars=_sum([plan.price.dollars for plan in plans]))
+        print_text(f"costs    of all {len(plans)}: {price_text(total, plans[0].job.max_run_hours)[0]}")
+
+
+def _sum(prices: Sequence[float | None]) -> float | None:
+    """All of them together; None where one is unknown."""
+    known = [price for price in prices if price is not None]
+    return sum(known) if len(known) == len(prices) else None
+
+
+def _have_image(access: JobAccess, plan: Plan, options: argparse.Namespace) -> bool:
+    """Sees to the image, if it is to be built from here; says whether that went to its end.
+
+    Raises:
+      UserError: there is no image.
+    """
+    from launch.cloud_checks import image_check
+    from launch.image_build import store
+
+    build = plan.image_build
+    if build is None:
+        return True
+    if plan.target != "cloud-build" and image_check(access.api(), plan.job.image, plan.job.project).verdict == "ok":
+        access.console(quiet=options.json).note(f"{plan.job.image} is there already: nothing is built")
+        return True
+    store(access.api(), build.package, build.source)
+    return plan.target == "cloud-build" or _build_image(access, build, options)
 
 
 def _build_image(access: JobAccess, planned: PlannedBuild, options: argparse.Namespace) -> bool:
@@ -99,10 +163,9 @@ def _build_image(access: JobAccess, planned: PlannedBuild, options: argparse.Nam
     from launch.service import State
 
     service = access.service("cloud-build")
-    token = planned.submission
     build = planned.build
-    status = service.find(build.project, build.location, token) if options.submission else None
-    status = status or service.create(planned.request, token)
+    status = service.find(build.project, build.location, planned.submission) if options.submission else None
+    status = status or service.create(planned.request, planned.submission)
     page = service.console_url(status.resource)
     console = access.console(quiet=options.json)
     console.note(f"building {build.image} as {status.resource}")

@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
 """Start-up script of every host of a Cloud TPU slice: runs the trainer's container, and takes the slice down after.
 
-It is sent as the text of the metadata key "startup-script", and started as root at every boot. It has nothing but
-Python 3.10's standard library (Ubuntu 22.04, which the TPU's base images are) and `docker`, which those images bring.
-What to run is in the metadata key "hub-trainer" (`launch.tpu_request`).
+It is sent as the text of the metadata key "startup-script", which is why it is one file, and started as root at every
+boot. It has nothing but Python 3.10's standard library (Ubuntu 22.04, which the TPU's base images are) and `docker`,
+which those images bring. What to run is in the metadata key "hub-trainer" (`launch.tpu_request`). The machine's service
+account must be allowed to pull the image, write to the bucket and to Cloud Logging, and delete the queued resource.
 
 How it ends:
   the trainer ends with 75      it is started again after a pause, up to a limit
   the trainer ends otherwise    so does the job: RESULTS/ended-0.json tells how, and the queued resource is deleted
-  max_run_hours have passed     the trainer gets its --stop_seconds, then as above
+  max_run_hours have passed     the trainer gets its --stop_seconds, then as above; a reboot gives no more time
   another host gives up         the same on every host
   anything fails before         the same, with what failed as "stage"
-  SIGTERM, or the machine goes  the containers are told; nothing is written, since another slice may go on
+  SIGTERM, or the machine goes  the containers are told, by docker itself where it hears first; nothing is written,
+                                since another slice may go on
+  the job has ended before      the queued resource is deleted at once
+  deleting is refused           ended-0.json and the log say so, and the machine shuts itself down
   no metadata                   the machine shuts itself down: it cannot know what to delete
+  this script is killed         the machine shuts itself down an hour after the time limit: that is set at the start
 
 Only deleting is documented to end what a TPU costs ("You can delete your TPU resources at any time to stop billing",
 cloud.google.com/tpu/docs/request-using-flex-start, 2025-08). Shutting the machine down is what is left where deleting

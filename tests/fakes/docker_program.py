@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 FOLDER = pathlib.Path(os.environ["FAKE_DOCKER"])
 LONGEST_SECONDS = 60.0
@@ -76,7 +77,7 @@ def run_until_stopped(name: str, arguments: list[str], code: int) -> int:
     return code
 
 
-def wait_until(happened) -> None:  # type: ignore[no-untyped-def]
+def wait_until(happened: Callable[[], object]) -> None:
     deadline = time.monotonic() + LONGEST_SECONDS
     while not happened() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
+import shutil
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,10 +15,13 @@ import pytest
 from fakes.cloud import FakeCloud, Fault, serving
 
 from launch.__main__ import main
+from launch.build_step import step
 from launch.job_access import JobAccess
 from trainer.errors import EXIT_DONE, EXIT_USER
 
 IMAGE = "us-central1-docker.pkg.dev/project-1/r/trainer:1"
+REPOSITORY = Path(__file__).resolve().parents[2]
+
 Captured = pytest.CaptureFixture[str]
 
 PLACE = ["--project=project-1", "--region=us-central1", f"--image={IMAGE}"]
@@ -145,3 +152,107 @@ def test_no_credentials(cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.Mo
 def test_json(cloud: FakeCloud, capsys: Captured) -> None:
     assert main([*VERTEX, "--json", *FLAGS]) == EXIT_DONE
     assert json.loads(capsys.readouterr().out)["resource"] == next(iter(cloud.vertex.jobs))
+
+
+def test_a_sweep_is_a_job_for_each_run(cloud: FakeCloud, tmp_path: Path, capsys: Captured) -> None:
+    sweep = ["--sweep=learning_rate=1e-3,1e-4 seed=0,1", "--submission=grid"]
+    for _ in range(2):
+        assert main([*VERTEX, *sweep, *FLAGS]) == EXIT_DONE
+    assert [job.resource["displayName"] for job in cloud.vertex.jobs.values()] == [
+        f"flowers-1-{n}" for n in range(1, 5)
+    ]
+    flags = record(tmp_path, "flowers-1-4")["trainer_flags"]
+    assert flags == [
+        "--strategy=mirrored",
+        "--data=tfds:tf_flowers",
+        "--learning_rate=0.0001",
+        "--seed=1",
+        "--run_dir=gs://bucket/flowers/learning_rate=0.0001,seed=1",
+    ]
+    assert "of all 4: unknown an hour" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--sweep=seed=0,1", "--wait"], "--sweep makes several jobs, and --wait is for one"),
+        (["--sweep=sed=0,1"], "--sweep, sed=0: there is no field sed. did you mean seed?"),
+        ([f"--sweep=seed={','.join(map(str, range(60)))}"], "asks for 60 jobs: 50 at once are the most."),
+    ],
+)
+def test_sweeps_that_are_refused(options: list[str], sentence: str, cloud: FakeCloud, capsys: Captured) -> None:
+    assert main([*VERTEX, *options, *FLAGS]) == EXIT_USER
+    assert sentence.lower() in capsys.readouterr().err.lower() and not cloud.requests
+
+
+BUILDING = ["--project=project-1", "--region=us-central1", "--name=flowers-1"]
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working tree that is no git repository, with the cloudbuild.yaml of this one."""
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    shutil.copy(REPOSITORY / "cloudbuild.yaml", folder)
+    (folder / "source.py").write_text("x = 1\n")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_the_image_is_built_before_the_job(cloud: FakeCloud, tree: Path, tmp_path: Path, capsys: Captured) -> None:
+    assert main(["submit", "vertex", "--build", *BUILDING, *FLAGS]) == EXIT_DONE
+    (build,) = cloud.sent("cloudbuild", "POST")
+    (job,) = cloud.vertex.jobs.values()
+    tag = build.body["substitutions"]["_TAG"]
+    image = job.spec["workerPoolSpecs"][0]["containerSpec"]["imageUri"]
+    assert image == f"us-central1-docker.pkg.dev/project-1/hub-trainer/trainer-cpu:{tag}"
+    stored = build.body["source"]["storageSource"]
+    package = cloud.bucket(stored["bucket"]).content(stored["object"])
+    assert package
+    with tarfile.open(fileobj=io.BytesIO(package)) as archive:
+        assert archive.getnames() == ["cloudbuild.yaml", "source.py"]
+    assert tag == f"tree-{hashlib.sha256(package).hexdigest()[:12]}"
+    kept = record(tmp_path)
+    assert kept["image"] == image and kept["clean"] is None
+
+    cloud.registry.push(image)
+    assert main(["submit", "vertex", "--build", *BUILDING[:-1], "--name=flowers-2", *FLAGS]) == EXIT_DONE
+    assert len(cloud.sent("cloudbuild", "POST")) == 1 and len(cloud.vertex.jobs) == 2
+
+
+def test_an_image_that_cannot_be_built_makes_no_job(cloud: FakeCloud, tree: Path, capsys: Captured) -> None:
+    cloud.builds.script = ("WORKING", "FAILURE")
+    assert main(["submit", "vertex", "--build", *BUILDING, *FLAGS]) == EXIT_USER
+    assert "was not built (" in capsys.readouterr().err and not cloud.vertex.jobs
+
+
+def test_secrets_stay_here(cloud: FakeCloud, tree: Path, capsys: Captured) -> None:
+    (tree / "key.pem").write_text("-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n")
+    assert main(["submit", "vertex", "--build", *BUILDING, *FLAGS]) == EXIT_USER
+    err = capsys.readouterr().err
+    assert "key.pem" in err and "MIIE" not in err and not cloud.requests
+
+
+def test_a_build_that_submits_the_job(cloud: FakeCloud, tree: Path, tmp_path: Path, capsys: Captured) -> None:
+    options = ["--accelerator=l4:2", "--label=team=vision"]
+    assert main(["submit", "cloud-build", *BUILDING, *options, *FLAGS]) == EXIT_DONE
+    assert not cloud.vertex.jobs
+    (build,) = cloud.sent("cloudbuild", "POST")
+    given = build.body["substitutions"]
+    environment = {
+        "SUBMIT": given["_SUBMIT"],
+        "JOB_TARGET": given["_JOB_TARGET"],
+        "JOB_PROJECT": "project-1",
+        "JOB_IMAGE": f"us-central1-docker.pkg.dev/project-1/hub-trainer/trainer-gpu:{given['_TAG']}",
+        "JOB_SUBMISSION": "build-id",
+        "LAUNCH_OPTIONS": given["_LAUNCH_OPTIONS"],
+        "TRAINER_FLAGS": given["_TRAINER_FLAGS"],
+    }
+    cloud.registry.push(environment["JOB_IMAGE"])
+    for _ in range(2):  # Cloud Build may run a step again.
+        assert step(environment) == EXIT_DONE
+    (job,) = cloud.vertex.jobs.values()
+    assert job.resource["displayName"] == "flowers-1" and job.resource["labels"]["team"] == "vision"
+    arguments = job.spec["workerPoolSpecs"][0]["containerSpec"]["args"]
+    assert arguments == ["--strategy=mirrored", *FLAGS[1:]]
+    assert record(tmp_path, "flowers-1-build")["target"] == "cloud-build"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from trainer.accelerators import SLICES
 
 GOLDEN = Path(__file__).with_name("golden")
 ZONE = "us-west4-a"
-SCRIPT = (Path(__file__).parents[2] / "launch" / "tpu_startup.py").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = (ROOT / "launch" / "tpu_startup.py").read_text(encoding="utf-8")
 IMAGE = "us-west4-docker.pkg.dev/project-1/hub-trainer/trainer-tpu:abc123"
 
 
@@ -81,9 +83,9 @@ def test_requests_are_as_somebody_last_saw_them(shape: str) -> None:
 
 
 def test_the_gcloud_command_is_as_somebody_last_saw_it() -> None:
-    text = gcloud_create(SHAPES["spot-slice"], SUBMISSION).shell() + "\n"
-    assert SCRIPT in text
-    check_golden(GOLDEN / "tpu-spot-slice.sh", text.replace(SCRIPT, "... launch/tpu_startup.py ...\n"))
+    command = gcloud_create(SHAPES["spot-slice"], SUBMISSION)
+    assert command.files["tpu_startup.py"] == SCRIPT
+    check_golden(GOLDEN / "tpu-spot-slice.sh", command.shell() + "\n")
 
 
 @gcloud.requires_gcloud
@@ -101,12 +103,15 @@ def test_gcloud_sends_the_same(shape: str, tmp_path: Path) -> None:
     assert {name: value for name, value in sent.query.items() if name != "alt"} == ours
 
 
-def test_a_shell_makes_the_files_that_gcloud_is_given() -> None:
-    command = gcloud_create(SHAPES["on-demand"], SUBMISSION)
-    words = shlex.split(command.shell().rpartition("EOF\n")[2])
-    named = next(word for word in words if word.startswith("--metadata-from-file="))
-    assert named == "--metadata-from-file=startup-script=tpu_startup.py,hub-trainer=hub-trainer.json"
-    assert set(command.files) == {"tpu_startup.py", "hub-trainer.json"}
+def test_a_shell_makes_the_files_that_gcloud_is_given(tmp_path: Path) -> None:
+    command = gcloud_create(SHAPES["spot-slice"], SUBMISSION)
+    (tmp_path / "python").symlink_to(sys.executable)
+    (tmp_path / "gcloud").write_text("#!/bin/sh\n")
+    (tmp_path / "gcloud").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    subprocess.run(["sh", "-ec", command.shell()], cwd=tmp_path, env=environment, check=True, timeout=60)
+    for name, text in command.files.items():
+        assert (tmp_path / name).read_text(encoding="utf-8") == text
 
 
 def test_the_metadata_is_no_larger_than_a_machine_may_have() -> None:
@@ -156,7 +161,7 @@ def test_what_is_not_ours_has_no_parameters() -> None:
 
 
 def test_people_are_told_what_runs_where() -> None:
-    assert host_commands(SHAPES["on-demand"]) == {"worker 0": SHAPES["on-demand"].worker_command}
+    assert host_commands(SHAPES["on-demand"]) == {"the one worker": SHAPES["on-demand"].worker_command}
     several = host_commands(SHAPES["spot-slice"])
     assert several["every worker"][2] == "trainer.tpu_server"
     servers = "grpc://HOST0:8470,HOST1:8470,HOST2:8470,HOST3:8470"

@@ -422,9 +422,8 @@ def test_every_host_ends_with_the_first(world: World, exit_code: int) -> None:
     host.behave({"run hub-trainer-server": ["until stopped, 0"]})
     host.boot(**PACE)
     until(lambda: "run hub-trainer-server" in host.did)
-    world.tell_ended(0, exit_code=exit_code, submission="another", resource="of another")
-    time.sleep(0.2)
-    assert host.process and host.process.poll() is None
+    world.tell_ended(0, exit_code=9, resource=f"{NAME}-r2")
+    until(lambda: sum("ended-0.json" in line and "alt=media" in line for line in world.cloud.lines) >= 3)
     world.tell_ended(0, exit_code=exit_code)
     host.wait()
     assert (world.ended(1)["stage"], world.ended(1)["exit_code"]) == ("another host", exit_code)

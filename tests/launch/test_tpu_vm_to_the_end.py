@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes.cloud import FakeCloud, serving
@@ -34,7 +35,10 @@ from launch.worker_logs import Console
 LONGEST_SECONDS = 60.0
 PARENT = "projects/project-1/locations/us-east5-a"
 FIRST, SECOND = (f"{PARENT}/queuedResources/{name}" for name in ("flowers-1", "flowers-1-r2"))
-UNTIL_STOPPED = {"run hub-trainer-server": ["until stopped, 0"], "run hub-trainer": ["until stopped, 75"]}
+UNTIL_STOPPED: dict[str, list[Any]] = {
+    "run hub-trainer-server": ["until stopped, 0"],
+    "run hub-trainer": ["until stopped, 75"],
+}
 
 
 class Slices:

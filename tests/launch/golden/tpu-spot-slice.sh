@@ -1,6 +1,4 @@
-cat > tpu_startup.py <<'EOF'
-... launch/tpu_startup.py ...
-EOF
+python -c "import shutil, launch.tpu_startup as module; shutil.copy(module.__file__, 'tpu_startup.py')"
 cat > hub-trainer.json <<'EOF'
 {
  "job": "flowers-1",
