@@ -5,14 +5,15 @@ Nothing here reaches Google. What Vertex AI does is what its documentation tells
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -20,28 +21,29 @@ from fakes.certificates import make_certificate
 from fakes.cloud import FakeCloud, serving
 from fakes.gcs import TLS_HOSTS, tensorflow_environment
 from fakes.job_runner import JobRunner
-from jobs import SUBMISSION, api_at, make_job
 
-from launch.job import Hardware
-from launch.log_entries import LogReader, utc_now
-from launch.service import State
-from launch.vertex import VertexService
-from launch.vertex_request import create_request
+from launch.__main__ import main
+from launch.log_entries import line_of
 from trainer.config import Config
 from trainer.data.sources import open_source
+from trainer.errors import EXIT_DONE
 
 pytestmark = pytest.mark.strategies
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_SECONDS = 200.0
 
-TWO_WORKERS = Hardware("", 0, 2, "n2-standard-4")
+IMAGE = "us-central1-docker.pkg.dev/project-1/hub-trainer/trainer-cpu:1"
 RUN_DIR = "gs://bucket/digits"
 
 SLOWLY = ",".join(f"slow_worker@{step}:1" for step in range(44, 84, 4))
 """Epoch 1 ends at step 42 of 84; in the ten seconds that the first start then has there is time for a preemption."""
 
-FLAGS = ("--strategy=multi_worker", "--data=digits", "--epochs=2", f"--inject={SLOWLY}", "--run_dir_layout=vertex")
+OPTIONS = (
+    *("--project=project-1", "--region=us-central1", f"--image={IMAGE}", "--name=digits-1"),
+    *("--machine=n2-standard-4", "--workers=2", "--provisioning=spot"),
+)
+FLAGS = ("--data=digits", "--epochs=2", f"--inject={SLOWLY}", "--run_dir_layout=vertex", f"--run_dir={RUN_DIR}")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Vertex:
 
     cloud: FakeCloud
     runner: JobRunner
+    entries: list[dict[str, Any]]
 
     def objects(self) -> dict[str, bytes]:
         """What lies in the run directory, by name; without the objects that stand for folders."""
@@ -59,11 +62,10 @@ class Vertex:
         start = f"{folder}/"
         return {name.removeprefix(start): found[name] for name in found if name.startswith(start) and name[-1] != "/"}
 
-    def said(self, log_filter: str) -> dict[str, str]:
-        """What each worker printed."""
-        later = utc_now() + datetime.timedelta(minutes=1)  # All lines are old enough by then.
-        lines = list(LogReader(api_at(self.cloud), "project-1", now=lambda: later).open(log_filter).new_lines())
-        return {line.worker: "\n".join(each.text for each in lines if each.worker == line.worker) for line in lines}
+    def said(self, worker: str) -> str:
+        """What a worker printed, by the entries of Cloud Logging."""
+        lines = [line_of(entry) for entry in tuple(self.entries)]
+        return "\n".join(line.text for line in lines if line.worker == worker)
 
 
 @pytest.fixture
@@ -71,6 +73,8 @@ def vertex(tmp_path: Path) -> Iterator[Vertex]:
     authority, certificate = make_certificate(tmp_path, TLS_HOSTS)
     with serving(certificate) as cloud:
         cloud.bucket("bucket")
+        cloud.storage.locations["bucket"] = "US-CENTRAL1"
+        cloud.registry.push(IMAGE)
         image = {
             "PATH": os.path.dirname(sys.executable),
             "HOME": str(tmp_path),
@@ -79,31 +83,39 @@ def vertex(tmp_path: Path) -> Iterator[Vertex]:
             "TF_NUM_INTRAOP_THREADS": "1",
             **tensorflow_environment(cloud, authority),
         }
-        with JobRunner(image, cloud.logs.write, longest_seconds=LONGEST_SECONDS) as runner:
+        entries: list[dict[str, Any]] = []
+
+        def write(*arguments: Any, **facts: Any) -> None:
+            entries.append(cloud.logs.write(*arguments, **facts))
+
+        with JobRunner(image, write, longest_seconds=LONGEST_SECONDS) as runner:
             cloud.vertex.on_create = runner.start
-            yield Vertex(cloud, runner)
+            yield Vertex(cloud, runner, entries)
 
 
-def wait(condition: Callable[[], bool]) -> None:
+def preempt_in_the_second_epoch(vertex: Vertex) -> None:
+    """Waits until the chief has told of the first epoch, and takes the machines away once."""
     deadline = time.monotonic() + LONGEST_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
+    while "epoch 1/2" not in vertex.said("workerpool0-0") and time.monotonic() < deadline:
         time.sleep(0.1)
+    (name,) = vertex.cloud.vertex.jobs
+    vertex.runner.preempt(name)
 
 
 @pytest.mark.timeout(300)
-def test_two_workers_are_preempted_and_finish(vertex: Vertex, tmp_path: Path) -> None:
-    job = make_job(TWO_WORKERS, *FLAGS, run_dir=RUN_DIR, provisioning="spot")
-    service = VertexService(api_at(vertex.cloud))
-    status = service.create(create_request(job, SUBMISSION), SUBMISSION)
-    assert status.state is State.QUEUED
-    name, log_filter = status.resource, service.log_filter(status)
-
-    wait(lambda: "epoch 1/2" in vertex.said(log_filter).get("workerpool0-0", "") or service.get(name).state.has_ended)
-    vertex.runner.preempt(name)
-    wait(lambda: service.get(name).state.has_ended)
-    said = vertex.said(log_filter)
-    assert service.get(name).state is State.SUCCEEDED, (service.get(name).error, said)
+def test_a_job_is_submitted_preempted_and_finished(
+    vertex: Vertex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {**vertex.cloud.environment(), **vertex.cloud.credentials(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HUB_TRAINER_JOBS", str(tmp_path / "jobs"))
+    monkeypatch.setattr("launch.follow.POLL_SECONDS", 1.0)
+    preemption = threading.Thread(target=preempt_in_the_second_epoch, args=[vertex], daemon=True)
+    preemption.start()
+    code = main(["submit", "vertex", *OPTIONS, "--wait", "--", *FLAGS])
+    preemption.join(LONGEST_SECONDS)
+    out, err = capsys.readouterr()
+    assert code == EXIT_DONE, (out, err)
 
     objects = vertex.objects()
     run = json.loads(objects["status.json"])
@@ -116,10 +128,11 @@ def test_two_workers_are_preempted_and_finish(vertex: Vertex, tmp_path: Path) ->
     }
     assert accuracy_of_model(objects, tmp_path / "model") > 0.8
 
-    assert said.keys() == {"workerpool0-0", "workerpool1-0"}
-    for worker, calls_itself in zip(sorted(said), ("chief of 2 workers", "worker 0 of 2 workers")):
-        assert said[worker].count(calls_itself) == 2 and said[worker].count("Asked to end (SIGTERM)") == 1
-    assert f"export   {RUN_DIR}/model" in said["workerpool0-0"]
+    for worker, calls_itself in (("workerpool0-0", "chief of 2 workers"), ("workerpool1-0", "worker 0 of 2 workers")):
+        said = [line for line in out.splitlines() if line.startswith(f"[{worker}] ")]
+        assert sum(calls_itself in line for line in said) == 2
+        assert "Asked to end (SIGTERM)" in vertex.said(worker)
+    assert f"[workerpool0-0] export   {RUN_DIR}/model" in out
 
 
 def accuracy_of_model(objects: dict[str, bytes], folder: Path) -> float:
