@@ -64,7 +64,9 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "test": [
             "check-jsonschema>=0.29",
+            "google-cloud-aiplatform>=1.90",  # This and the next two judge our requests; nothing is sent with them.
             "google-cloud-build>=3.20",
+            "google-cloud-tpu>=1.20",
             "mypy>=1.11",
             "pytest>=8",
             "pytest-timeout>=2.3",

@@ -47,6 +47,12 @@ def read_build_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{where} is no YAML: {getattr(error, 'problem', None) or first_line(error)}.") from None
     if not isinstance(config, dict) or not isinstance(config.get("steps"), list):
         raise UserError(f"{path} describes no build: it must have a list of steps.")
+    for name in ("substitutions", "options"):
+        if not isinstance(config.get(name, {}), dict):
+            raise UserError(f"{path}: {name} must be names with values, or be left out.")
+    for number, step in enumerate(config["steps"]):
+        if not isinstance(step, dict):
+            raise UserError(f"{path}: step {number} must be names with values, such as name and args.")
     return config
 
 
@@ -54,7 +60,10 @@ def build_config_problems(config: Mapping[str, Any]) -> list[str]:
     """What Cloud Build would refuse or silently do wrong, a sentence each; [] if nothing.
 
     Args:
-      config: a build as its schema allows it.
+      config: as `read_build_config` gives it.
+
+    Raises:
+      UserError: a timeout is none.
     """
     return [
         *_substitution_problems(config),
@@ -126,9 +135,16 @@ def _timeout_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"Steps behind one another may take {latest:g} s, the whole build {whole:g}: raise the build's timeout."
 
 
-def _seconds(timeout: str) -> float:
-    """Of a duration as Cloud Build writes it, such as "3600s"."""
-    return float(timeout.removesuffix("s"))
+def _seconds(timeout: Any) -> float:
+    """Of a duration as Cloud Build writes it, such as "3600s".
+
+    Raises:
+      UserError: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(timeout), re.ASCII)
+    if not match:
+        raise UserError(f"A timeout of the build is {timeout!r}: it must be seconds, as in 3600s.")
+    return float(match[1])
 
 
 def _image_problems(config: Mapping[str, Any]) -> Iterator[str]:

@@ -12,11 +12,15 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 
 from launch.__main__ import main
 from trainer.errors import EXIT_DONE, EXIT_USER, UserError
 from trainer.terminal import print_error
+
+_LOST_WITH_THE_STEP = f"{tempfile.gettempdir()}/hub-trainer-jobs"
+"""Where the record of a job goes that nobody wants to keep: the image's user may not write in the step's home."""
 
 
 def step(environment: Mapping[str, str]) -> int:
@@ -46,6 +50,7 @@ def submit_arguments(environment: Mapping[str, str]) -> list[str]:
         f"--project={environment['JOB_PROJECT']}",
         f"--image={environment['JOB_IMAGE']}",
         f"--submission={environment['JOB_SUBMISSION']}",
+        f"--records={environment['JOB_RECORDS'] or _LOST_WITH_THE_STEP}",
     ]
     options = words("_LAUNCH_OPTIONS", environment["LAUNCH_OPTIONS"])
     flags = words("_TRAINER_FLAGS", environment["TRAINER_FLAGS"])

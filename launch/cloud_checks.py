@@ -151,11 +151,12 @@ def _bucket_region_check(api: GoogleApi, bucket: str, region: str, project: str)
         return Check(title, "unknown", f"gs://{bucket} is in {there}; where is the job? Give --region or --zone.")
     if there == region:
         return Check(title, "ok", f"gs://{bucket} and the job are in {region}.")
-    if answer.get("locationType") != "region" and region.startswith({"eu": "europe"}.get(there, there)):
+    kind = answer.get("locationType")
+    if kind == "dual-region" or (kind == "multi-region" and region.startswith(there)):
         return Check(
             title,
             "unknown",
-            f"gs://{bucket} is in all of {there}; Google wants buckets of one region for training on Vertex AI.",
+            f"gs://{bucket} is in several regions, {there}; Google wants buckets of one for training on Vertex AI.",
             f"gcloud storage buckets create gs://{bucket}-{region} --location={region} --project={project}",
         )
     return Check(

@@ -139,6 +139,9 @@ def job_from_options(
         location=location,
     )
     config = _with_strategy(config, given, hardware)
+    if options.tensorboard and not given["run_dir_layout"].present:
+        # Vertex AI shows the curves of a folder of that name alone.
+        config = type(config).parse({**config.model_dump(), "run_dir_layout": "vertex"})
     region = options.region or _region_of(location)
     return Job(
         target=target,

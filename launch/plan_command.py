@@ -1,11 +1,11 @@
 """Shows what `launch submit` would send, and sends nothing.
 
-    python -m launch plan vertex --accelerator=l4:2 -- --data=tfds:tf_flowers --run_dir=gs://bucket/flowers
-    python -m launch plan tpu-vm --accelerator=v5litepod-8 --zone=us-west4-a -- --data=tfds:tf_flowers --run_dir=gs://b/r
+    python -m launch plan vertex --accelerator=l4:2 -- FLAGS
+    python -m launch plan tpu-vm --accelerator=v5litepod-8 -- FLAGS
 
 The request as JSON, gcloud's command that sends the same, the image, the trainer's command, what an hour costs, and
-every problem that can be seen from here: without the network and without credentials. What stands behind -- are flags
-of `python -m trainer.task`. The exit code is 2 when there is a problem, otherwise 0.
+every problem that can be seen from here: without the network and without credentials. FLAGS are those of
+`python -m trainer.task`. The exit code is 2 when there is a problem, otherwise 0.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Submits a job to the cloud: exactly one, checked before anything costs.
 
-    python -m launch submit vertex --accelerator=l4:2 --build -- --data=tfds:tf_flowers --run_dir=gs://bucket/flowers
-    python -m launch submit tpu-vm --accelerator=v5litepod-8 --zone=us-west4-a --wait -- --data=digits --run_dir=gs://b/r
+    python -m launch submit vertex --accelerator=l4:2 --build -- FLAGS
+    python -m launch submit tpu-vm --accelerator=v5litepod-8 --wait -- FLAGS
 
 `python -m launch plan` with the same options shows what would be sent. --build packages the working tree and lets Cloud
 Build make the image first. The job's record is kept (--records), so that `launch list`, `status`, `logs` and `cancel`
-know it by its name. --wait prints its log until it has ended, and ends with its exit code. What stands behind -- are
-flags of `python -m trainer.task`.
+know it by its name. --wait prints its log until it has ended, and ends with its exit code. FLAGS are those
+of `python -m trainer.task`, and name a --run_dir on gs://.
 """
 
 from __future__ import annotations

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from fakes import gcloud
+from fakes.asking import BUILDS, REGION, TPU, VERTEX, ZONE, ask, build_body, job_body, slice_body
 from fakes.cloud import FakeCloud, Fault, serving
 from fakes.credentials import PROJECT
-from fakes.filters import predicate
 from fakes.gcloud import requires_gcloud
-from fakes.rest import GoogleError
 from fakes.tpu_api import QueuedResource
 from fakes.vertex_api import CustomJob
 
-REGION = f"projects/{PROJECT}/locations/us-central1"
-ZONE = f"projects/{PROJECT}/locations/us-west4-a"
-VERTEX = f"aiplatform/v1/{REGION}/customJobs"
-TPU = f"tpu/v2/{ZONE}/queuedResources"
-BUILDS = f"cloudbuild/v1/{REGION}/builds"
 MOMENT = datetime.datetime(2026, 11, 22, 17, 0, tzinfo=datetime.timezone.utc)
 
 
@@ -31,36 +25,6 @@ MOMENT = datetime.datetime(2026, 11, 22, 17, 0, tzinfo=datetime.timezone.utc)
 def cloud() -> Iterator[FakeCloud]:
     with serving(clock=lambda: MOMENT) as cloud:
         yield cloud
-
-
-def ask(cloud: FakeCloud, method: str, path: str, body: Any = None, status: int = 200, **query: Any) -> Any:
-    """The JSON that is answered, with the status that is expected."""
-    answer = requests.request(method, f"{cloud.address}/{path}", json=body, params=query, timeout=10)
-    assert answer.status_code == status, answer.text
-    return answer.json()
-
-
-def job_body(**changes: Any) -> dict[str, Any]:
-    pool = {
-        "machineSpec": {"machineType": "g2-standard-12", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 1},
-        "replicaCount": "1",
-        "containerSpec": {"imageUri": "image"},
-    }
-    return {"displayName": "flowers", "jobSpec": {"workerPoolSpecs": [pool], **changes.pop("spec", {})}, **changes}
-
-
-def pool_body(machine: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    pool = {"machineSpec": machine, "replicaCount": 1, "containerSpec": {"imageUri": "image"}, **changes}
-    return job_body(spec={"workerPoolSpecs": [pool]})
-
-
-def slice_body(name: str = "slice-1", node: Mapping[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-    wanted = {"acceleratorType": "v5litepod-8", "runtimeVersion": "v2-tpuv5-litepod", **(node or {})}
-    return {"tpu": {"nodeSpec": [{"parent": ZONE, "nodeId": name, "node": wanted}]}, **changes}
-
-
-def build_body(**changes: Any) -> dict[str, Any]:
-    return {"steps": [{"name": "ubuntu", "id": "one"}], **changes}
 
 
 def options_of(cloud: FakeCloud, api: str) -> dict[str, Any]:
@@ -163,40 +127,6 @@ def test_gcloud_reads_logs(tmp_path: Path) -> None:
         assert gcloud.run(read, cloud, tmp_path).stdout.split("\n") == ["line 2", "line 1", ""], "the newest first"
 
 
-@pytest.mark.parametrize(
-    ("body", "rule"),
-    [
-        (job_body(typo=1), '"typo"'),
-        (job_body(name="mine"), "name is output only"),
-        (job_body(displayName=""), "display_name"),
-        (job_body(displayName="x" * 129), "display_name"),
-        (job_body(labels={"Key": "b"}), "label key: Key"),
-        (job_body(labels={"a": "B"}), "label value: B"),
-        (job_body(labels={"a": "x" * 65}), "label value: x"),
-        (job_body(spec={"scheduling": {"strategy": "FLEX"}}), "FLEX"),
-        (job_body(spec={"scheduling": {"timeout": "1h"}}), "timeout field"),
-        (job_body(spec={"workerPoolSpecs": []}), "worker_pool_specs[0] is required"),
-        (job_body(spec={"baseOutputDirectory": {"outputUriPrefix": "bucket/folder"}}), "Cloud Storage path"),
-        (job_body(spec={"tensorboard": f"{REGION}/tensorboards/1"}), "tensorboard needs"),
-        (pool_body({"machineType": "g2-standard-12"}, replicaCount=2), "replica_count must be 1"),
-        (pool_body({"machineType": "g2-standard-12"}, containerSpec={}), "image_uri is required"),
-        (pool_body({"machineType": "g2-standard-12", "acceleratorType": "NVIDIA_L4"}), "go together"),
-        (
-            pool_body({"machineType": "g2-standard-12", "acceleratorType": "L4", "acceleratorCount": 1}),
-            "acceleratorType",
-        ),
-        (pool_body({"machineType": "g2-standard-12", "tpuTopology": "2x2"}), "goes with a TPU"),
-        (pool_body({"machineType": "ct5lp-hightpu-4t"}), "goes with a TPU"),
-        (pool_body({"machineType": ""}), "machine_type ''"),
-    ],
-)
-def test_jobs_that_vertex_refuses(cloud: FakeCloud, body: dict[str, Any], rule: str) -> None:
-    error = ask(cloud, "POST", VERTEX, body, status=400)["error"]
-    assert error["status"] == "INVALID_ARGUMENT" and rule in error["message"]
-    assert not cloud.vertex.jobs
-    ask(cloud, "POST", VERTEX, job_body())
-
-
 def test_a_runner_moves_a_job(cloud: FakeCloud) -> None:
     given: list[CustomJob] = []
     cloud.vertex.on_create = given.append
@@ -222,37 +152,6 @@ def test_a_job_without_a_runner_is_cancelled_by_its_script(cloud: FakeCloud) -> 
     ask(cloud, "DELETE", path, status=400)
     ask(cloud, "POST", f"{path}:cancel")
     assert ask(cloud, "GET", path)["state"] == "JOB_STATE_CANCELLED"
-
-
-@pytest.mark.parametrize(
-    ("name", "body", "rule"),
-    [
-        ("q1", slice_body(typo=1), '"typo"'),
-        ("q1", slice_body(state={"state": "ACTIVE"}), "state is output only"),
-        ("q1", slice_body(node={"state": "READY"}), "node.state is output only"),
-        ("q1", slice_body(node={"runtimeVersion": ""}), "runtime_version"),
-        ("q1", slice_body(node={"acceleratorConfig": {"type": "V5LITE_POD", "topology": "2x4"}}), "either"),
-        ("q1", slice_body(node={"acceleratorType": ""}), "either"),
-        (
-            "q1",
-            slice_body(node={"acceleratorType": "", "acceleratorConfig": {"type": "V5E", "topology": "2x4"}}),
-            "Invalid enum value V5E",
-        ),
-        ("q1", slice_body(node={"labels": {"a": "x" * 64}}), "label value"),
-        ("q1", slice_body(spot={}, guaranteed={}), "tier"),
-        ("q1", slice_body(spot={}, reservationName=f"{ZONE}/reservations/r"), "reservation"),
-        ("q1", slice_body("Slice_1"), "node_id"),
-        ("q1", {"tpu": {"nodeSpec": [{**slice_body()["tpu"]["nodeSpec"][0], "parent": REGION}]}}, "parent"),
-        ("q1", {}, "0 node specs"),
-        ("Q1", slice_body(), "id 'Q1'"),
-        ("q" * 64, slice_body(), "queued_resource_id"),
-        ("", slice_body(), "queued_resource_id"),
-    ],
-)
-def test_slices_that_cloud_tpu_refuses(cloud: FakeCloud, name: str, body: dict[str, Any], rule: str) -> None:
-    assert rule in ask(cloud, "POST", TPU, body, status=400, queuedResourceId=name)["error"]["message"]
-    assert not cloud.tpu.resources
-    ask(cloud, "POST", TPU, slice_body(), queuedResourceId="q1")
 
 
 def test_a_slice_is_made_once(cloud: FakeCloud) -> None:
@@ -286,34 +185,6 @@ def test_a_slice_is_taken_away_and_deleted(cloud: FakeCloud) -> None:
     assert len(active) == 1 and deleted == [f"{ZONE}/queuedResources/q1"]
 
 
-@pytest.mark.parametrize(
-    ("body", "rule"),
-    [
-        (build_body(typo=1), '"typo"'),
-        (build_body(id="mine"), "id is output only"),
-        (build_body(steps=[]), "at least one step"),
-        (build_body(steps=[{"id": "one"}]), "specify name"),
-        (build_body(steps=[{"name": "ubuntu", "id": "one"}, {"name": "ubuntu", "id": "one"}]), "id 'one'"),
-        (build_body(steps=[{"name": "ubuntu", "waitFor": ["two"]}, {"name": "ubuntu", "id": "two"}]), "waits for"),
-        (build_body(timeout="86401s"), "86401s"),
-        (build_body(timeout="60s", steps=[{"name": "ubuntu", "timeout": "61s"}]), "61s"),
-        (build_body(substitutions={"_UNUSED": "1"}), "_UNUSED"),
-        (build_body(substitutions={"lower": "1"}, steps=[{"name": "$lower"}]), "lower"),
-        (build_body(steps=[{"name": "ubuntu", "args": ["${_UNDECLARED}"]}]), "_UNDECLARED"),
-        (build_body(tags=["a b"]), "tag"),
-        (build_body(options={"machineType": "E2_HUGE"}), "E2_HUGE"),
-        (
-            build_body(serviceAccount="me@example.com", options={"logging": "CLOUD_LOGGING_ONLY"}),
-            "invalid service account",
-        ),
-        (build_body(serviceAccount="projects/p/serviceAccounts/me@example.com"), "where its logs go"),
-    ],
-)
-def test_builds_that_cloud_build_refuses(cloud: FakeCloud, body: dict[str, Any], rule: str) -> None:
-    assert rule in ask(cloud, "POST", BUILDS, body, status=400)["error"]["message"]
-    assert not cloud.builds.builds
-
-
 def test_a_build_that_cloud_build_takes(cloud: FakeCloud) -> None:
     first = {"name": "ubuntu", "id": "one", "args": ["$_TAG $$NOT_ONE ${PROJECT_ID}"], "timeout": "60s"}
     body = build_body(
@@ -327,68 +198,6 @@ def test_a_build_that_cloud_build_takes(cloud: FakeCloud) -> None:
     assert ask(cloud, "POST", f"{BUILDS}/{number}:cancel")["status"] == "CANCELLED"
     assert ask(cloud, "POST", f"{BUILDS}/{number}:cancel", status=400)["error"]["status"] == "FAILED_PRECONDITION"
     ask(cloud, "GET", f"cloudbuild/v1/projects/{PROJECT}/builds/{number}", status=404)  # It is not in "global".
-
-
-ENTRY = {
-    "logName": "projects/p/logs/ml_job",
-    "resource": {"type": "ml_job", "labels": {"job_id": "123", "task_name": "workerpool0-0"}},
-    "labels": {"ml.googleapis.com/x": "y"},
-    "timestamp": "2026-11-22T17:00:00.123456789Z",
-    "severity": "WARNING",
-    "jsonPayload": {"message": 'a "b"', "attrs": {"tag": "t"}},
-    "tags": ["one", "two"],
-}
-
-
-@pytest.mark.parametrize(
-    ("text", "fits"),
-    [
-        ("", True),
-        ('resource.type="ml_job" AND resource.labels.job_id="123"', True),
-        ('resource.type=ml_job resource.labels.job_id="124"', False),
-        ('labels."ml.googleapis.com/x"="y"', True),
-        ("labels.ml.googleapis.com/x=y", False),
-        ('jsonPayload.message="a \\"b\\"" AND jsonPayload.attrs.tag:*', True),
-        ('jsonPayload.message:"B"', True),
-        ("jsonPayload.none:*", False),
-        ('jsonPayload.none!="a"', True),
-        ('timestamp>="2026-11-22T17:00:00.123456Z"', True),
-        ('timestamp>"2026-11-22T18:00:00.2+01:00"', False),
-        ("severity>=WARNING", True),
-        ("severity>WARNING", False),
-        ('NOT severity="INFO"', True),
-        ('tags="two"', True),
-        ('tags="three"', False),
-        ('severity=INFO OR severity=WARNING AND tags="none"', False),
-        ('severity=INFO OR (severity=WARNING AND tags="one")', True),
-        ('tags="none" AND severity=INFO OR severity=WARNING', False),
-    ],
-)
-def test_filters(text: str, fits: bool) -> None:
-    assert predicate(text)(ENTRY) is fits
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "text",
-        "a=",
-        "a=(b",
-        "(a=b",
-        "a=b)",
-        'a="b',
-        "a=b:c",
-        "a==b",
-        'timestamp>="yesterday"',
-        "severity>=LOUD",
-        "=b",
-        "a AND b",
-    ],
-)
-def test_filters_that_cannot_be_read(text: str) -> None:
-    with pytest.raises(GoogleError, match="filter") as caught:
-        predicate(text)(ENTRY)
-    assert caught.value.status == 400
 
 
 def test_entries_come_in_order_and_some_late(cloud: FakeCloud) -> None:

@@ -91,8 +91,13 @@ def test_options_and_flags_reach_the_job_as_they_are() -> None:
     job = JobInBuild("vertex", ("--accelerator=l4:2", *builds.HOSTILE_WORDS), builds.HOSTILE_WORDS, "gs://b/jobs")
     environment = step_environment(body_of(job=job), "submit")
     assert environment["SUBMIT"] == "true"
-    assert environment["HUB_TRAINER_JOBS"] == "gs://b/jobs"
-    own = [f"--project={builds.PROJECT}", f"--image={builds.IMAGE}", f"--submission={BUILD_ID}"]
+    assert environment["JOB_RECORDS"] == "gs://b/jobs"
+    own = [
+        f"--project={builds.PROJECT}",
+        f"--image={builds.IMAGE}",
+        f"--submission={BUILD_ID}",
+        "--records=gs://b/jobs",
+    ]
     expected = ["submit", "vertex", *own, *job.options, "--", *builds.HOSTILE_WORDS]
     assert submit_arguments(environment) == expected
 

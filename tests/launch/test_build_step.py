@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import builds
 import pytest
 
@@ -15,6 +17,7 @@ ENVIRONMENT = {
     "JOB_PROJECT": "p",
     "JOB_IMAGE": "image:1",
     "JOB_SUBMISSION": "5d1b",
+    "JOB_RECORDS": "gs://b/jobs",
     "LAUNCH_OPTIONS": "--accelerator=v5litepod-8 --zone='us-west4-a'",
     "TRAINER_FLAGS": '["--data=digits", "--run_dir=gs://b/a folder"]',
 }
@@ -22,10 +25,14 @@ ENVIRONMENT = {
 
 def test_the_arguments_are_those_of_submit() -> None:
     assert submit_arguments(ENVIRONMENT) == [
-        *("submit", "tpu-vm", "--project=p", "--image=image:1", "--submission=5d1b"),
+        *("submit", "tpu-vm", "--project=p", "--image=image:1", "--submission=5d1b", "--records=gs://b/jobs"),
         *("--accelerator=v5litepod-8", "--zone=us-west4-a"),
         *("--", "--data=digits", "--run_dir=gs://b/a folder"),
     ]
+
+
+def test_a_record_that_nobody_keeps_goes_where_anybody_may_write() -> None:
+    assert f"--records={tempfile.gettempdir()}/hub-trainer-jobs" in submit_arguments({**ENVIRONMENT, "JOB_RECORDS": ""})
 
 
 @pytest.mark.parametrize("said", ["false", "", "True"])

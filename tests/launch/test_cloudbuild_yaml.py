@@ -172,6 +172,9 @@ def test_images_are_read_from_arguments_too() -> None:
         ("steps:\n- a: b: c", r"cloudbuild\.yaml:2 is no YAML: mapping values are not allowed here"),
         ("- 1", "describes no build"),
         ("steps: 1", "describes no build"),
+        ("steps: [1]", "step 0 must be names with values"),
+        ("steps: []\nsubstitutions:", "substitutions must be names with values"),
+        ("steps: []\noptions: [1]", "options must be names with values"),
         (None, "cannot be read"),
     ],
 )
@@ -180,6 +183,12 @@ def test_what_is_no_build_is_said(tmp_path: Path, text: str | None, sentence: st
         (tmp_path / "cloudbuild.yaml").write_text(text)
     with pytest.raises(UserError, match=sentence):
         read_build_config(tmp_path / "cloudbuild.yaml")
+
+
+@pytest.mark.parametrize("timeout", [7200, "2h", "s", "-1s"])
+def test_a_timeout_that_is_none_is_said(timeout: Any) -> None:
+    with pytest.raises(UserError, match="must be seconds, as in 3600s"):
+        build_config_problems({"steps": [], "timeout": timeout})
 
 
 def test_nothing_is_submitted_or_pushed_before_it_was_tested() -> None:

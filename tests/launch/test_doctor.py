@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes.cloud import FakeCloud, Fault, GoogleError, serving
+from fakes.cloud import Answer, FakeCloud, Fault, GoogleError, serving
 from fakes.credentials import EMAIL, PROJECT
 
 from launch import doctor
 from launch.checks import Check, Verdict
 from launch.doctor import Wanted, add_options, all_checks, execute, lines_of, wanted_by
+from launch.quotas import effective_limit
 from launch.tables import Look
 from trainer.errors import EXIT_DONE, EXIT_USER, UserError
 
@@ -115,6 +116,19 @@ def test_a_project_that_is_not_there(cloud: FakeCloud) -> None:
     assert_check(checks["project"], "problem", "other is not there, or may not be seen.", "gcloud projects list")
 
 
+def test_a_project_that_is_being_deleted(cloud: FakeCloud) -> None:
+    deleted = Answer(200, json.dumps({"projectId": PROJECT, "lifecycleState": "DELETE_REQUESTED"}).encode())
+    cloud.faults.append(Fault("cloudresourcemanager", deleted))
+    undelete = f"gcloud projects undelete {PROJECT}"
+    assert_check(found(WANTED)["project"], "problem", f"{PROJECT} is DELETE_REQUESTED.", undelete)
+
+
+def test_credentials_that_an_api_does_not_accept(cloud: FakeCloud) -> None:
+    cloud.faults.append(Fault("serviceusage", 401))
+    login = "gcloud auth application-default login"
+    assert_check(found(WANTED)["APIs"], "problem", "Google does not accept the credentials.", login)
+
+
 def test_no_project_is_given(cloud: FakeCloud) -> None:
     checks = found(replace(WANTED, project=""))
     assert_check(checks["project"], "problem", "give --project", "gcloud config set project PROJECT")
@@ -152,6 +166,7 @@ def test_what_does_not_answer_is_unknown(cloud: FakeCloud) -> None:
     checks = found(WANTED)
     for title in ("project", "APIs", "bucket", "image", "quota"):
         assert_check(checks[title], "unknown", "answers 503")
+    assert len([request for request in cloud.requests if request.api != "token"]) == 5 * 2
 
 
 def test_a_bucket_that_is_not_there(cloud: FakeCloud) -> None:
@@ -177,8 +192,8 @@ def test_a_bucket_that_may_not_be_written_to(cloud: FakeCloud) -> None:
     [
         ("EUROPE-WEST4", "us-central1", "problem", "is in europe-west4 and the job in us-central1"),
         ("EU", "us-central1", "problem", "is in eu and the job in us-central1"),
-        ("US", "us-central1", "unknown", "is in all of us; Google wants buckets of one region"),
-        ("EU", "europe-west4", "unknown", "is in all of eu; Google wants buckets of one region"),
+        ("US", "us-central1", "unknown", "is in several regions, us; Google wants buckets of one"),
+        ("EU", "europe-west4", "unknown", "is in several regions, eu; Google wants buckets of one"),
         ("US-CENTRAL1", "us-central1", "ok", "and the job are in us-central1."),
         ("US-CENTRAL1", "", "unknown", "is in us-central1; where is the job?"),
     ],
@@ -188,7 +203,7 @@ def test_where_a_bucket_is(cloud: FakeCloud, location: str, region: str, verdict
     check = found(replace(WANTED, region=region))["bucket region"]
     assert check.verdict == verdict
     assert finding in check.finding
-    wants_another = verdict == "problem" or "one region" in finding
+    wants_another = verdict == "problem" or "several regions" in finding
     another = f"gcloud storage buckets create gs://flowers-{region} --location={region} --project={PROJECT}"
     assert check.way_out == (another if wants_another else "")
 
@@ -229,6 +244,26 @@ def test_quotas_of_gpus(cloud: FakeCloud, limits: dict[str, int], verdict: Verdi
     check = found(replace(WANTED, accelerator="t4:2"))["quota"]
     page = f"https://console.cloud.google.com/iam-admin/quotas?project={PROJECT}"
     assert_check(check, verdict, finding, "" if verdict == "ok" else page)
+
+
+def test_of_several_limits_the_least_counts_and_an_omitted_number_is_zero() -> None:
+    def limit(*buckets: dict[str, object]) -> dict[str, object]:
+        return {"quotaBuckets": list(buckets)}
+
+    zone, region = {"zone": "us-west4-a"}, {"region": "us-west4"}
+    of_zone = limit({"effectiveLimit": "64"}, {"dimensions": zone, "effectiveLimit": "32"})
+    of_region = limit({"effectiveLimit": "64"}, {"dimensions": region, "effectiveLimit": "16"})
+    endless = limit({"effectiveLimit": "-1"})
+
+    def least(*limits: dict[str, object]) -> int | None:
+        return effective_limit({"consumerQuotaLimits": list(limits)}, "us-west4-a", "us-west4")
+
+    assert least(of_zone) == 32
+    assert least(of_zone, of_region, endless) == 16
+    assert least(endless) == -1
+    assert least(limit({"effectiveLimit": "64"}, {"dimensions": zone})) == 0
+    assert least(limit({"dimensions": {"zone": "us-west4-b"}, "effectiveLimit": "8"})) is None
+    assert least() is None
 
 
 def test_quotas_of_tpus_are_of_chips_or_cores_and_nobody_says_which(cloud: FakeCloud) -> None:
@@ -299,7 +334,8 @@ def test_the_exit_code_tells_of_problems_alone(
     verdicts: Sequence[Verdict], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checks = [
-        Check(f"thing {number}", verdict, "a \x1b[31mfinding.", "mend") for number, verdict in enumerate(verdicts)
+        Check(f"thing {number}", verdict, "a \x1b[31mfinding.", "mend \x1b[2J")
+        for number, verdict in enumerate(verdicts)
     ]
     monkeypatch.setattr(doctor, "all_checks", lambda *_, **__: iter(checks))
     assert execute(parsed(), ()) == code

@@ -9,9 +9,9 @@ import pytest
 from memory_service import JOB, MemoryLog, MemoryService, Time, unavailable
 
 from launch.api_errors import ApiError
-from launch.follow import LATE_SECONDS, PATIENCE_SECONDS, Follower, described, watched
+from launch.follow import LATE_SECONDS, PATIENCE_SECONDS, Follower, described, print_new, watched
 from launch.service import JobStatus, State
-from launch.worker_logs import Console
+from launch.worker_logs import Console, Printer
 from trainer.errors import UserError
 
 QUEUED, RUNNING, SUCCEEDED, FAILED = State.QUEUED, State.RUNNING, State.SUCCEEDED, State.FAILED
@@ -60,6 +60,23 @@ def test_lines_and_states_until_the_end() -> None:
         "flowers is running (JOB_STATE_RUNNING) for 0.0 s.",
         "flowers succeeded (JOB_STATE_SUCCEEDED) after 10.0 s.",
     ]
+
+
+class Terminal(io.StringIO):
+    """A terminal that shows colors."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_each_worker_has_its_color() -> None:
+    terminal = Terminal()
+    log = MemoryLog(["w0: a", "w1: b", "w0: c"])
+    colors: dict[str, int] = {}
+    assert print_new(log, Printer(terminal, {"TERM": "xterm"}), colors)
+    assert not print_new(log, Printer(terminal, {"TERM": "xterm"}), colors)
+    cyan, yellow = "\x1b[36m[w0]\x1b[0m", "\x1b[33m[w1]\x1b[0m"
+    assert terminal.getvalue() == f"{cyan} a\n{yellow} b\n{cyan} c\n"
 
 
 def test_a_quiet_one_prints_lines_and_warnings_alone() -> None:

@@ -67,6 +67,13 @@ def test_a_strategy_that_leaves_devices_idle_is_refused() -> None:
     assert job("--accelerator=l4", flags=["--strategy=mirrored"]).config.strategy == "mirrored"
 
 
+def test_a_tensorboard_instance_gets_the_folder_that_it_looks_in() -> None:
+    instance = "--tensorboard=projects/mine/locations/us-central1/tensorboards/1"
+    assert "--run_dir_layout=vertex" in job(instance).trainer_flags
+    assert "--run_dir_layout=vertex" not in job(instance, flags=[*FLAGS, "--run_dir_layout=plain"]).trainer_flags
+    assert "--run_dir_layout=vertex" not in job().trainer_flags
+
+
 def test_workers_get_the_checked_configuration_whatever_it_came_from(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     file.write_text(Config(data="tfds:cats_vs_dogs", epochs=3, run_dir="gs://b/r").to_json(), encoding="utf-8")

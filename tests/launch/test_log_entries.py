@@ -111,6 +111,23 @@ def test_a_line_from_the_future_hides_none(world: World) -> None:
     assert world.new(wait=10) == []
 
 
+def test_a_clock_that_is_set_back_doubles_no_line(world: World) -> None:
+    world.print("one", 10)
+    world.print("two", 99)
+    assert world.new() == ["one"]
+    assert world.new() == ["two"]
+    assert [world.new(wait=-95), world.new()] == [[], []]
+
+
+def test_a_line_that_waited_is_not_put_before_older_ones_of_a_further_page(world: World) -> None:
+    world.print("youngest", 99)
+    assert world.new() == []
+    texts = [f"line {number}" for number in range(PAGE_SIZE + 1)]
+    for number, text in enumerate(texts):
+        world.print(text, 90 + number / 200)
+    assert world.new(wait=5) == [*texts, "youngest"]
+
+
 def test_what_was_seen_long_ago_is_not_asked_for_again(world: World) -> None:
     world.print("old", 10)
     world.print("new", 90)

@@ -103,6 +103,7 @@ def sorted_as_shown(versions: Mapping[str, str]) -> list[tuple[str, str]]:
         ({"keras": "2.15.0"}, "keras 2.15.0 is not from 3 to below 4.", "'keras>=3,<4'"),
         ({"tensorflow-hub": "0.15.0"}, "tensorflow-hub 0.15.0", "'tensorflow-hub>=0.16.1,<0.17'"),
         ({"setuptools": "81.0.0"}, "setuptools 81.0.0 is not from 0 to below 81.", "'setuptools>=0,<81'"),
+        ({"setuptools": "81"}, "setuptools 81 is not from 0 to below 81.", "pip install"),
         (
             {"tensorflow-tpu": "2.20.0", "libtpu": "0.0.31"},
             "both installed",

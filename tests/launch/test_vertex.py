@@ -292,8 +292,8 @@ def test_gcloud_understands_the_commands(cloud: FakeCloud, tmp_path: Path) -> No
     job = cloud.vertex.jobs[resource]
     job.script = None
     expected = {"status": ("aiplatform", "GET"), "cancel": ("aiplatform", "POST"), "logs": ("logging", "POST")}
-    cloud.requests.clear()
     for name, arguments in service_at(cloud).gcloud_commands(resource).items():
+        cloud.requests.clear()
         started = subprocess.Popen(
             ["gcloud", *arguments],
             env=gcloud.environment(cloud, tmp_path),
@@ -302,12 +302,10 @@ def test_gcloud_understands_the_commands(cloud: FakeCloud, tmp_path: Path) -> No
             stderr=subprocess.STDOUT,
             text=True,
         )
-        with started:
-            try:
-                while not cloud.sent(*expected[name]) and started.poll() is None:
-                    time.sleep(0.05)
-            finally:
-                started.kill()  # It would follow the log without end.
-            said = started.stdout.read() if started.stdout else ""
+        deadline = time.monotonic() + gcloud.SECONDS
+        while not cloud.sent(*expected[name]) and started.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        started.kill()  # It would follow the log on.
+        said, _ = started.communicate(timeout=10)
         assert cloud.sent(*expected[name]), said
     assert job.cancel_requested.is_set()

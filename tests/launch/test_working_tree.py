@@ -121,6 +121,7 @@ def test_the_same_tree_is_the_same_package_whenever_and_wherever(tmp_path: Path)
     (trees[1] / "b.py").chmod(0o600)
     first, second = package(trees[0]), package(trees[1])
     assert first.content == second.content
+    assert first.content[3:8] == bytes(5)  # No flags and no time in the head (RFC 1952).
     assert first.sha256 == hashlib.sha256(first.content).hexdigest()
     member = members(first)
     assert [info.mode for info in member.values()] == [0o644, 0o644, 0o755]
@@ -137,12 +138,15 @@ def test_a_link_within_the_tree_stays_one(tmp_path: Path) -> None:
     assert (found["a/c.py"].issym(), found["a/c.py"].linkname, found["d"].linkname) == (True, "../a/b.py", "nowhere")
 
 
-@pytest.mark.parametrize("target", ["/etc/hostname", "../outside", "b/../../outside", "detour/secret"])
+@pytest.mark.parametrize(
+    "target", ["/etc/hostname", "../outside", "b/../../outside", "detour/secret", "../tree/b/x", "{root}/b/x"]
+)
 def test_a_link_that_leads_out_is_refused(tmp_path: Path, target: str) -> None:
+    """Also one that comes back in by the tree's own name, which it has here alone."""
     root = tmp_path / "tree"
     write(tmp_path, {"outside": "", "elsewhere/secret": "", "tree/b/x": ""})
     (root / ".venv-hidden").symlink_to("../elsewhere")  # Is not packaged, and so not refused itself.
-    (root / "link").symlink_to(target.replace("detour", ".venv-hidden"))
+    (root / "link").symlink_to(target.format(root=root).replace("detour", ".venv-hidden"))
     with pytest.raises(UserError, match="link is a link to .* out of the working tree"):
         package(root)
 
