@@ -144,6 +144,12 @@ def test_a_further_request_differs_by_its_name_alone() -> None:
         again(first, 1)
 
 
+def test_a_part_of_a_second_counts_as_a_second() -> None:
+    body = body_of(create_request(tpu_job(max_wait_hours=0.0001, max_run_hours=0.0001), SUBMISSION))
+    assert body["queueingPolicy"] == {"validUntilDuration": "1s"}
+    assert parameters(body)["max_run_seconds"] == 1
+
+
 def test_a_request_that_comes_twice_has_the_same_id() -> None:
     job = SHAPES["on-demand"]
     first = create_request(job, SUBMISSION)

@@ -135,6 +135,8 @@ def test_every_state_means_something(cloud: FakeCloud, state: str, initiator: st
     set_state(cloud, state, initiator=initiator)
     status = service_at(cloud).get(RESOURCE)
     assert (status.state, status.said, status.exit_code, status.ended) == (expected, state, None, None)
+    # Who is followed while it waits, perhaps for hours, costs one request a look.
+    assert bool(cloud.sent("storage")) == (expected not in (State.QUEUED, State.FAILED))
 
 
 def test_the_api_has_no_state_that_means_nothing() -> None:
