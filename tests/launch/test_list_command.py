@@ -182,7 +182,7 @@ def test_a_limit_and_all(commands: Commands) -> None:
     _, out, _ = commands.run(list_command, "--limit=2", "--quiet")
     assert len(out.splitlines()) == 3
     _, out, _ = commands.run(list_command, "--limit=2", "--all")
-    assert len(out.splitlines()) == 4
+    assert [line.split()[0] for line in out.splitlines()] == ["NAME", LONG_NAME, "slice", "done"]
 
 
 def test_no_jobs(commands: Commands) -> None:
@@ -310,6 +310,8 @@ def test_slices_that_deleted_themselves_are_looked_up(commands: Commands) -> Non
     code, _, err = commands.run(list_command)
     assert code == EXIT_PREEMPTED
     assert "storage is away" in err
+    slices.list_error = unavailable(403, "denied")
+    assert commands.run(list_command)[0] == EXIT_USER
 
 
 def test_hardware_in_a_few_words() -> None:
