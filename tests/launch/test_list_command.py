@@ -16,6 +16,7 @@ from memory_service import PARENT, START, MemoryService, record, unavailable
 from launch import list_command
 from launch.job_facts import hardware_of
 from launch.service import ApiRequest, State
+from launch.tables import Look, folded
 from trainer.errors import EXIT_PREEMPTED, EXIT_USER, UserError
 
 ZONE = "projects/my-project/locations/us-west4-a"
@@ -325,3 +326,9 @@ def test_hardware_in_a_few_words() -> None:
     node = {"acceleratorConfig": {"type": "V4", "topology": "2x2x1"}}
     assert words("tpu", {"tpu": {"nodeSpec": [{"node": node}]}}) == "V4 2x2x1"
     assert words("cloudbuild", {"steps": []}) == ""
+
+
+def test_an_address_stays_in_one_piece() -> None:
+    look = Look(io.StringIO(), 20, False)
+    assert folded("console  ", "https://" + "x" * 40, look) == ["console  https://" + "x" * 40]
+    assert folded("state  ", "running for 12 min 05 s", look) == ["state  running for", "       12 min 05 s"]
