@@ -109,7 +109,7 @@ def _print(job: KnownJob, statuses: Sequence[JobStatus], access: JobAccess, *, a
     lines: list[str] = []
     for title, text in {**told, **details, "console": console_url, **commands}.items():
         if text:
-            lines += folded(f"{look.text(title):<11} ", text, look)
+            lines += folded(f"{look.text(title):<13} ", text, look)
     print_lines(lines)
 
 
@@ -121,8 +121,9 @@ def _told(facts: JobFacts, status: JobStatus, now: float) -> Iterator[tuple[str,
     yield "job", facts.name
     yield "state", described(status, now)
     yield "error", facts.error
-    where = f"{facts.target} in {facts.location} of {facts.project}"
-    yield "where", f"{where}, {record.provisioning}" if record else where
+    yield "where", f"{facts.target} in {facts.location} of {facts.project}"
+    if record:
+        yield "provisioning", record.provisioning
     yield "hardware", facts.hardware
     yield "cost", _cost(facts)
     if facts.created:

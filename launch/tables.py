@@ -122,7 +122,7 @@ def folded(start: str, text: str, look: Look) -> list[str]:
       look: of the stream.
     """
     line = f"{start}{look.text(text)}"
-    if look.width is None or len(line) <= look.width:
+    if look.width is None or len(line) <= look.width or " " not in text:  # One long word: the terminal breaks it.
         return [line]
     return textwrap.wrap(
         line,

@@ -116,10 +116,10 @@ def test_a_job_from_elsewhere(commands: Commands) -> None:
     commands.service("vertex").add(RUNNING, details={"hardware": "2 x n1-standard-4", "time limit": "86400s"})
     code, out, _ = commands.run(status_command, JOB)
     assert code == 0
-    assert "hardware    2 x n1-standard-4" in out
-    assert "time limit  86400s" in out
-    assert "cost        unknown: no price" in out
-    assert f"cancel      python -m launch cancel {JOB} --records={commands.folder}" in out
+    assert "hardware      2 x n1-standard-4" in out
+    assert "time limit    86400s" in out
+    assert "cost          unknown: no price" in out
+    assert f"cancel        python -m launch cancel {JOB} --records={commands.folder}" in out
 
 
 @ALL
@@ -163,19 +163,20 @@ def test_status_for_a_person(commands: Commands) -> None:
     code, out, err = commands.run(status_command, "flowers")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        "job         flowers",
-        "state       running (JOB_STATE_RUNNING) for 60 min 00 s",
-        "where       vertex in us-central1 of my-project, spot",
-        "cost        about $1.50 by now, at $1.50 an hour",
-        "submitted   2026-11-22 17:00:00 UTC",
-        "image       us-central1-docker.pkg.dev/my-project/hub-trainer/trainer-gpu:abc",
-        "commit      abc",
-        "results     gs://bucket/flowers",
-        "report      gs://bucket/flowers/report/index.html",
-        f"console     https://console.cloud.google.com/{JOB}",
-        f"logs        python -m launch logs flowers --records={commands.folder}",
-        f"status      python -m launch status flowers --records={commands.folder}",
-        f"cancel      python -m launch cancel flowers --records={commands.folder}",
+        "job           flowers",
+        "state         running (JOB_STATE_RUNNING) for 60 min 00 s",
+        "where         vertex in us-central1 of my-project",
+        "provisioning  spot",
+        "cost          about $1.50 by now, at $1.50 an hour",
+        "submitted     2026-11-22 17:00:00 UTC",
+        "image         us-central1-docker.pkg.dev/my-project/hub-trainer/trainer-gpu:abc",
+        "commit        abc",
+        "results       gs://bucket/flowers",
+        "report        gs://bucket/flowers/report/index.html",
+        f"console       https://console.cloud.google.com/{JOB}",
+        f"logs          python -m launch logs flowers --records={commands.folder}",
+        f"status        python -m launch status flowers --records={commands.folder}",
+        f"cancel        python -m launch cancel flowers --records={commands.folder}",
     ]
 
 
@@ -194,7 +195,7 @@ def test_the_cost_of_a_slice_whose_start_nobody_tells_is_bounded(commands: Comma
     slices = slice_submitted(commands)
     slices.jobs[SLICE] = replace(slices.jobs[SLICE], state=RUNNING)
     commands.time.sleep(7200)
-    assert "cost        at most $3.00 by now, at $1.50 an hour" in commands.run(status_command, "slice")[1]
+    assert "cost          at most $3.00 by now, at $1.50 an hour" in commands.run(status_command, "slice")[1]
 
 
 def test_hostile_words_of_the_service(commands: Commands) -> None:
@@ -212,7 +213,7 @@ def test_waiting_ends_with_the_exit_code_of_the_job(commands: Commands) -> None:
     code, out, _ = commands.run(status_command, "flowers", "--wait")
     assert code == 3
     assert "[launch] flowers failed (JOB_STATE_FAILED) after 5.0 s.\n" in out
-    assert "state       failed (JOB_STATE_FAILED)" in out
+    assert "state         failed (JOB_STATE_FAILED)" in out
 
     submitted(commands, RUNNING, SUCCEEDED)
     code, out, err = commands.run(status_command, "flowers", "--wait", "--json")
@@ -248,7 +249,7 @@ def test_a_preempted_slice_is_requested_again_while_somebody_waits(commands: Com
     known = commands.records.load("slice")
     assert known is not None
     assert known.attempts == (SLICE, f"{SLICE}-r2")
-    assert "requests    2 of at most 3" in out
+    assert "requests      2 of at most 3" in out
 
 
 def test_a_slice_is_requested_no_more_often_than_allowed(commands: Commands) -> None:

@@ -236,7 +236,7 @@ def test_a_preempted_slice_is_requested_again_and_then_ends(cloud: FakeCloud, tm
     assert known is not None
     assert known.attempts == tuple(f"{ZONE}/queuedResources/slice-1{end}" for end in ("", "-r2", "-r3"))
     assert list(cloud.tpu.resources) == [known.resource]
-    assert "requests    3 of at most 3" in out
+    assert "requests      3 of at most 3" in out
 
 
 def test_cancelling_a_slice_deletes_it(cloud: FakeCloud, tmp_path: Path, run: Run) -> None:

@@ -16,6 +16,7 @@ from memory_service import PARENT, START, MemoryService, record, unavailable
 from launch import list_command
 from launch.job_facts import hardware_of
 from launch.service import ApiRequest, State
+from launch.tables import Look, folded
 from trainer.errors import EXIT_PREEMPTED, EXIT_USER, UserError
 
 ZONE = "projects/my-project/locations/us-west4-a"
@@ -182,7 +183,7 @@ def test_a_limit_and_all(commands: Commands) -> None:
     _, out, _ = commands.run(list_command, "--limit=2", "--quiet")
     assert len(out.splitlines()) == 3
     _, out, _ = commands.run(list_command, "--limit=2", "--all")
-    assert len(out.splitlines()) == 4
+    assert [line.split()[0] for line in out.splitlines()] == ["NAME", LONG_NAME, "slice", "done"]
 
 
 def test_no_jobs(commands: Commands) -> None:
@@ -310,6 +311,8 @@ def test_slices_that_deleted_themselves_are_looked_up(commands: Commands) -> Non
     code, _, err = commands.run(list_command)
     assert code == EXIT_PREEMPTED
     assert "storage is away" in err
+    slices.list_error = unavailable(403, "denied")
+    assert commands.run(list_command)[0] == EXIT_USER
 
 
 def test_hardware_in_a_few_words() -> None:
@@ -323,3 +326,9 @@ def test_hardware_in_a_few_words() -> None:
     node = {"acceleratorConfig": {"type": "V4", "topology": "2x2x1"}}
     assert words("tpu", {"tpu": {"nodeSpec": [{"node": node}]}}) == "V4 2x2x1"
     assert words("cloudbuild", {"steps": []}) == ""
+
+
+def test_an_address_stays_in_one_piece() -> None:
+    look = Look(io.StringIO(), 20, False)
+    assert folded("console  ", "https://" + "x" * 40, look) == ["console  https://" + "x" * 40]
+    assert folded("state  ", "running for 12 min 05 s", look) == ["state  running for", "       12 min 05 s"]

@@ -281,9 +281,17 @@ def test_removing_is_not_for_what_came_since(storage: gcs.FakeStorage) -> None:
     storage.faults.append(gcs.Fault("DELETE", 403, times=1))
     with pytest.raises(UserError, match="cannot be removed in gs://bucket: "):
         records.forget(record())
-    storage.faults.append(gcs.Fault("DELETE", 412, times=1))
+    answer = storage.api.answer
+
+    def overtaking(request: gcs.Request) -> gcs.Answer:
+        if request.method == "DELETE":
+            content = json.dumps(record(submission="faster").to_json()).encode()
+            storage.bucket("bucket").put("flowers.json", content)
+        return answer(request)
+
+    storage.api.answer = overtaking  # type: ignore[method-assign]
     records.forget(record())
-    assert records.all() == [record()]
+    assert [each.submission for each in records.all()] == ["faster"]
 
 
 @pytest.mark.parametrize("effect", ["lost answer", "dropped", 503])
