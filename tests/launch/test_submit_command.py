@@ -245,6 +245,7 @@ def test_a_build_that_submits_the_job(cloud: FakeCloud, tree: Path, tmp_path: Pa
         "JOB_PROJECT": "project-1",
         "JOB_IMAGE": f"us-central1-docker.pkg.dev/project-1/hub-trainer/trainer-gpu:{given['_TAG']}",
         "JOB_SUBMISSION": "build-id",
+        "JOB_RECORDS": str(tmp_path / "step"),
         "LAUNCH_OPTIONS": given["_LAUNCH_OPTIONS"],
         "TRAINER_FLAGS": given["_TRAINER_FLAGS"],
     }
