@@ -14,9 +14,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from launch import (
+from launch.commands import (
     cancel_command,
-    doctor,
+    doctor_command,
     list_command,
     logs_command,
     plan_command,
@@ -35,7 +35,7 @@ COMMANDS = (
     status_command,
     logs_command,
     cancel_command,
-    doctor,
+    doctor_command,
 )
 """Modules with NAME, SUMMARY, `add_options(parser)` and `execute(options, trainer_flags)`, which gives the exit code.
 They import what takes long only in `execute`."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.build_config import read_build_config
-from launch.build_request import Build, JobInBuild
+from launch.services.build_config import read_build_config
+from launch.services.build_request import Build, JobInBuild
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = "fake-project"

@@ -12,8 +12,8 @@ from types import ModuleType
 import pytest
 from memory_service import MemoryService, Time
 
-from launch.google_api import GoogleApi
-from launch.records import Records, open_records
+from launch.google.google_api import GoogleApi
+from launch.records.records import Records, open_records
 from trainer.errors import EXIT_USER, UserError
 
 
@@ -72,7 +72,8 @@ def commands_in(
     folder: Path, capture: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]
 ) -> Commands:
     """A machine with that folder for its records, whose commands reach the services in memory."""
-    from launch import job_access, services
+    from launch.records import job_access
+    from launch.services import by_target as services
 
     commands = Commands(folder, capture, monkeypatch.setattr)
     access = job_access.JobAccess
@@ -83,5 +84,5 @@ def commands_in(
     monkeypatch.setattr(access, "api", lambda _: commands.api())
     monkeypatch.setattr(services, "service_of", lambda target, api: commands.service(target))
     for name in ("list", "status", "logs", "cancel"):
-        monkeypatch.setattr(f"launch.{name}_command.open_access", open_access)
+        monkeypatch.setattr(f"launch.commands.{name}_command.open_access", open_access)
     return commands

@@ -11,8 +11,8 @@ from fakes.cloud import FakeCloud
 from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession
 
-from launch.google_api import GoogleApi
-from launch.job import Hardware, Job, Target
+from launch.google.google_api import GoogleApi
+from launch.jobs.job import Hardware, Job, Target
 from trainer.config import Config
 from trainer.config_flags import config_from_flags, define_flags, parse_arguments, read_local_text
 

@@ -6,9 +6,9 @@ import datetime
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from launch.api_errors import ApiError
-from launch.records import Record
-from launch.service import ApiRequest, JobStatus, LogLine, NoSuchJobError, State
+from launch.google.api_errors import ApiError
+from launch.records.records import Record
+from launch.services.service import ApiRequest, JobStatus, LogLine, NoSuchJobError, State
 
 START = datetime.datetime(2026, 11, 22, 17, 0, tzinfo=datetime.timezone.utc)
 PARENT = "projects/my-project/locations/us-central1"

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from launch.worker_processes import free_ports
+from launch.local.worker_processes import free_ports
 from trainer import tpu_server
 from trainer.errors import EXIT_DONE, EXIT_USER, UserError
 

@@ -8,7 +8,7 @@ What TensorFlow and Cloud TPU document, as of 2026-11; none of it was ever run o
           One process, on the slice's worker 0, drives them; it must be started with TPU_LOAD_LIBRARY=0, so that
           TensorFlow leaves the chips to the server of its own host. There, `local` would be the wrong choice: a host of
           a slice cannot start without the others. `python -m trainer.tpu_server` is such a server; `launch` starts one
-          on every host (`launch.tpu_startup`). Cloud TPUs listen on port 8470.
+          on every host (`launch.services.tpu_startup`). Cloud TPUs listen on port 8470.
   NAME    The same, where runtime versions that end in `-pod` start the servers. The name is looked up by the Cloud TPU
           API from a machine in the TPU's project and zone, with the package cloud-tpu-client.
 

@@ -21,8 +21,8 @@ from typing import IO, Any, Literal, Protocol
 from fakes.vertex_api import CustomJob
 from fakes.vertex_replicas import ClusterShape, Replica, replicas_of
 
-from launch.guard import Guard
-from launch.worker_processes import WorkerProcess, shell_exit_code
+from launch.local.guard import Guard
+from launch.local.worker_processes import WorkerProcess, shell_exit_code
 
 GRACE_SECONDS = 30.0
 """From SIGTERM to SIGKILL: what a container gets on Google's preemptible machines (2026-11)."""

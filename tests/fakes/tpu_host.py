@@ -26,7 +26,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _STARTED_BY_A_TEST = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from launch.tpu_startup import Pace, main
+from launch.services.tpu_startup import Pace, main
 sys.exit(main(os.environ, Pace(**json.loads(sys.argv[2]))))
 """
 
@@ -115,8 +115,8 @@ class TpuHost:
         """Starts the start-up script.
 
         Args:
-          script: its text, which is run as the machine would run it; "": `launch.tpu_startup` is run at `pace`.
-          **pace: fields of `launch.tpu_startup.Pace`.
+          script: its text, which is run as the machine would run it; "": our own, run at `pace`.
+          **pace: fields of its `Pace`.
         """
         command = [sys.executable, "-c", _STARTED_BY_A_TEST, str(_ROOT), json.dumps(pace)]
         if script:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from launch.api_errors import MALFORMED, ApiError, sentence, user_errors
-from launch.service import ApiRequest
+from launch.google.api_errors import MALFORMED, ApiError, sentence, user_errors
+from launch.services.service import ApiRequest
 from trainer.errors import UserError
 from trainer.terminal import print_error
 

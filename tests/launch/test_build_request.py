@@ -13,7 +13,8 @@ from fakes.cloud import serving
 from google.cloud.devtools.cloudbuild_v1.types import Build as BuildClass
 from google.protobuf import json_format
 
-from launch.build_request import (
+from launch.build.build_step import submit_arguments
+from launch.services.build_request import (
     JobInBuild,
     StoredSource,
     create_request,
@@ -21,7 +22,6 @@ from launch.build_request import (
     problems,
     substitutions,
 )
-from launch.build_step import submit_arguments
 from trainer.errors import UserError
 
 SOURCE = StoredSource("bucket", "hub-trainer/sources/0123.tar.gz")

@@ -14,13 +14,13 @@ import pytest
 from fakes.cloud import FakeCloud, Fault, serving
 from jobs import api_at
 
-from launch.build_request import StoredSource, create_request
-from launch.cloud_build import CloudBuildService
-from launch.google_api import ApiError
-from launch.image_build import store, stored_source
-from launch.service import JobStatus, NoSuchJobError, State
-from launch.source_files import TreeState
-from launch.working_tree import Package
+from launch.build.image_build import store, stored_source
+from launch.build.source_files import TreeState
+from launch.build.working_tree import Package
+from launch.google.google_api import ApiError
+from launch.services.build_request import StoredSource, create_request
+from launch.services.cloud_build import CloudBuildService
+from launch.services.service import JobStatus, NoSuchJobError, State
 from trainer.errors import UserError
 
 SOURCE = StoredSource("bucket", "hub-trainer/sources/0123.tar.gz")

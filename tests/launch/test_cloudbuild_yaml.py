@@ -15,7 +15,7 @@ import pytest
 from fakes import gcloud
 from fakes.cloud import serving
 
-from launch.build_config import build_config_problems, read_build_config
+from launch.services.build_config import build_config_problems, read_build_config
 from trainer.errors import UserError
 
 CONFIG_PATH = builds.ROOT / "cloudbuild.yaml"

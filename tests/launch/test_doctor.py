@@ -14,10 +14,10 @@ import pytest
 from fakes.cloud import Answer, FakeCloud, Fault, GoogleError, serving
 from fakes.credentials import EMAIL, PROJECT
 
-from launch import doctor
-from launch.checks import Check, Verdict
-from launch.doctor import Wanted, add_options, all_checks, execute, lines_of, wanted_by
-from launch.quotas import effective_limit
+from launch.commands import doctor_command as doctor
+from launch.commands.doctor_command import Wanted, add_options, all_checks, execute, lines_of, wanted_by
+from launch.doctor.checks import Check, Verdict
+from launch.doctor.quotas import effective_limit
 from launch.tables import Look
 from trainer.errors import EXIT_DONE, EXIT_USER, UserError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from launch.endpoints import endpoint
-from launch.service import ApiRequest
+from launch.google.endpoints import endpoint
+from launch.services.service import ApiRequest
 from trainer.errors import UserError
 
 JOBS = "v1/projects/p/locations/europe-west4/customJobs"

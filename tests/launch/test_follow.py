@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 from memory_service import JOB, MemoryLog, MemoryService, Time, unavailable
 
-from launch.api_errors import ApiError
-from launch.follow import LATE_SECONDS, PATIENCE_SECONDS, Follower, described, print_new, watched
-from launch.service import JobStatus, State
-from launch.worker_logs import Console, Printer
+from launch.google.api_errors import ApiError
+from launch.local.worker_logs import Console, Printer
+from launch.records.follow import LATE_SECONDS, PATIENCE_SECONDS, Follower, described, print_new, watched
+from launch.services.service import JobStatus, State
 from trainer.errors import UserError
 
 QUEUED, RUNNING, SUCCEEDED, FAILED = State.QUEUED, State.RUNNING, State.SUCCEEDED, State.FAILED

@@ -14,9 +14,9 @@ from fakes.cloud import Answer, FakeCloud, Fault, serving
 from fakes.credentials import PROJECT
 from google.auth.exceptions import RefreshError
 
-from launch.api_errors import MALFORMED, ApiError
-from launch.google_api import ATTEMPTS, GoogleApi, authorized_session
-from launch.service import ApiRequest
+from launch.google.api_errors import MALFORMED, ApiError
+from launch.google.google_api import ATTEMPTS, GoogleApi, authorized_session
+from launch.services.service import ApiRequest
 from trainer.errors import UserError
 
 PARENT = f"projects/{PROJECT}/locations/us-central1"
@@ -101,7 +101,7 @@ def test_it_gives_up_after_a_while(cloud: FakeCloud, pauses: list[float]) -> Non
 
 
 def test_a_slow_answer_is_not_waited_for(cloud: FakeCloud, api: GoogleApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launch.google_api._REQUEST_SECONDS", (1.0, 0.1))
+    monkeypatch.setattr("launch.google.google_api._REQUEST_SECONDS", (1.0, 0.1))
     cloud.faults.append(Fault("GET /aiplatform", "slow", times=1, seconds=60))
     assert api.send(LIST) == {} and len(cloud.sent("aiplatform")) == 2
 

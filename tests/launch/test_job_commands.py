@@ -17,9 +17,9 @@ from job_commands import Commands, commands_in
 from jobs import V5E_8, make_job
 from memory_service import JOB, PARENT, START, MemoryLog, MemoryService, record, unavailable
 
-from launch import cancel_command, logs_command, status_command
-from launch.service import ApiRequest, JobStatus, State
-from launch.tpu_request import create_request
+from launch.commands import cancel_command, logs_command, status_command
+from launch.services.service import ApiRequest, JobStatus, State
+from launch.services.tpu_request import create_request
 from trainer.errors import EXIT_PREEMPTED, EXIT_USER, UserError
 
 RUNNING, SUCCEEDED, FAILED, PREEMPTED = State.RUNNING, State.SUCCEEDED, State.FAILED, State.PREEMPTED
@@ -327,7 +327,7 @@ def patch_log(commands: Commands, log: MemoryLog) -> Opened:
         opened.append((status, since))
         return log
 
-    commands.patch("launch.follow_job.open_log", open_log)
+    commands.patch("launch.records.follow_job.open_log", open_log)
     return opened
 
 

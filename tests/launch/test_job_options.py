@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.job import Hardware, Job, Target
-from launch.job_options import add_job_options, arguments_of, job_from_options
+from launch.jobs.job import Hardware, Job, Target
+from launch.jobs.job_options import add_job_options, arguments_of, job_from_options
 from trainer.config import Config
 from trainer.errors import UserError
 
@@ -158,7 +158,7 @@ def test_options_can_be_written_again() -> None:
 
 
 def test_hardware_in_words() -> None:
-    from launch.job_options import described
+    from launch.jobs.job_options import described
 
     assert described(Hardware("l4", 2, 3, "g2-standard-24")) == "3 machines with 2 l4 each"
     assert described(Hardware("l4", 1, 1, "g2-standard-4")) == "one machine with 1 l4"

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from jobs import CPU, FOUR_GPUS, THREE_WORKERS, V3_8, V5E_8, V5E_16, make_job
 
-from launch.job import Hardware
-from launch.job_problems import (
+from launch.jobs.job import Hardware
+from launch.jobs.job_problems import (
     batch_problems,
     image_problems,
     label_problems,

@@ -17,11 +17,11 @@ from jobs import V5E_8, api_at, make_job
 from memory_service import Time
 
 from launch.__main__ import main
-from launch.job_access import JobAccess
-from launch.records import Record, open_records
-from launch.services import service_of
-from launch.tpu_request import create_request as tpu_request
-from launch.vertex_request import create_request
+from launch.records.job_access import JobAccess
+from launch.records.records import Record, open_records
+from launch.services.by_target import service_of
+from launch.services.tpu_request import create_request as tpu_request
+from launch.services.vertex_request import create_request
 from trainer.errors import EXIT_PREEMPTED, EXIT_USER
 
 PARENT = "projects/project-1/locations/us-central1"
@@ -42,7 +42,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCloud
         monkeypatch.setenv("HUB_TRAINER_JOBS", str(tmp_path / "jobs"))
         for command in ("list", "status", "logs", "cancel"):
             monkeypatch.setattr(
-                f"launch.{command}_command.open_access",
+                f"launch.commands.{command}_command.open_access",
                 lambda options: JobAccess(options, os.environ, sleep=moments.sleep, clock=moments.clock),
             )
         server.bucket("bucket")

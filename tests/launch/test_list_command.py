@@ -13,9 +13,9 @@ import pytest
 from job_commands import Commands, commands_in
 from memory_service import PARENT, START, MemoryService, record, unavailable
 
-from launch import list_command
-from launch.job_facts import hardware_of
-from launch.service import ApiRequest, State
+from launch.commands import list_command
+from launch.records.job_facts import hardware_of
+from launch.services.service import ApiRequest, State
 from launch.tables import Look, folded
 from trainer.errors import EXIT_PREEMPTED, EXIT_USER, UserError
 

@@ -10,8 +10,8 @@ import pytest
 from fakes.cloud import Answer, FakeCloud, Fault, serving
 from jobs import api_at
 
-from launch.google_api import ApiError
-from launch.log_entries import PAGE_SIZE, READS_A_MINUTE, JobLog, LogReader, line_of
+from launch.google.google_api import ApiError
+from launch.google.log_entries import PAGE_SIZE, READS_A_MINUTE, JobLog, LogReader, line_of
 
 PROJECT = "project-1"
 FILTER = 'resource.type="ml_job" AND resource.labels.job_id="7"'

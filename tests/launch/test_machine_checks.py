@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.checks import Check
-from launch.machine_checks import VERSIONS, program_checks, tensorflow_check, version_checks
+from launch.doctor.checks import Check
+from launch.doctor.machine_checks import VERSIONS, program_checks, tensorflow_check, version_checks
 
 GOOD = {"tensorflow": "2.21.0", "keras": "3.15.1", "tensorflow-hub": "0.16.1", "tf-keras": "2.21.0"}
 GOOD_TPU = {"tensorflow-tpu": "2.20.0", "libtpu": "0.0.31", "keras": "3.15.1", "tf-keras": "2.20.1"}

@@ -52,7 +52,9 @@ def test_json_has_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", *SLICE, "--json", *FLAGS]) == EXIT_DONE
     plan = json.loads(capsys.readouterr().out)
     node = plan["requests"][0]["body"]["tpu"]["nodeSpec"][0]["node"]
-    assert node["metadata"]["startup-script"] == (REPOSITORY / "launch/tpu_startup.py").read_text(encoding="utf-8")
+    assert node["metadata"]["startup-script"] == (REPOSITORY / "launch/services/tpu_startup.py").read_text(
+        encoding="utf-8"
+    )
     assert plan["replicas"] == 16 and plan["price"]["dollars"] == pytest.approx(16 * 1.2)
     assert plan["commands"]["every worker"] == ["python", "-m", "trainer.tpu_server", "--port=8470"]
 

@@ -6,11 +6,11 @@ import datetime
 
 import pytest
 
-from launch import prices
-from launch.catalog import MACHINES, REGIONS, VERTEX_REGIONS, region_of, zones
-from launch.hardware import choose
-from launch.job import Hardware, Provisioning, Target
-from launch.prices import Price, hourly_price
+from launch.jobs import prices
+from launch.jobs.catalog import MACHINES, REGIONS, VERTEX_REGIONS, region_of, zones
+from launch.jobs.hardware import choose
+from launch.jobs.job import Hardware, Provisioning, Target
+from launch.jobs.prices import Price, hourly_price
 from trainer.accelerators import SLICES, TPUS, slice_named
 
 

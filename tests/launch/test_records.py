@@ -13,9 +13,9 @@ import pytest
 import requests
 from fakes import gcs
 
-from launch.google_api import GoogleApi
-from launch.records import Record, Records, default_place, open_records
-from launch.service import ApiRequest
+from launch.google.google_api import GoogleApi
+from launch.records.records import Record, Records, default_place, open_records
+from launch.services.service import ApiRequest
 from trainer.errors import UserError
 
 PARENT = "projects/my-project/locations/us-central1"

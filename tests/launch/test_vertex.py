@@ -16,11 +16,11 @@ from fakes.cloud import FakeCloud, Fault, serving
 from fakes.vertex_api import CustomJob
 from jobs import SUBMISSION, THREE_WORKERS, api_at, make_job
 
-from launch.google_api import ApiError
-from launch.log_entries import LogReader
-from launch.service import JobStatus, NoSuchJobError, State
-from launch.vertex import VertexService
-from launch.vertex_request import create_request
+from launch.google.google_api import ApiError
+from launch.google.log_entries import LogReader
+from launch.services.service import JobStatus, NoSuchJobError, State
+from launch.services.vertex import VertexService
+from launch.services.vertex_request import create_request
 from trainer.errors import UserError
 
 PROJECT, REGION = "project-1", "us-central1"

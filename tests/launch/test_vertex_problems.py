@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from jobs import CPU, FOUR_GPUS, ONE_GPU, SERVICE_ACCOUNT, THREE_WORKERS, V3_8, V5E_8, V5E_16, make_job
 
-from launch.job import Hardware, Job
-from launch.vertex_problems import problems
+from launch.jobs.job import Hardware, Job
+from launch.services.vertex_problems import problems
 
 TENSORBOARD = "projects/project-1/locations/us-central1/tensorboards/67890"
 LAYOUT = "--run_dir_layout=vertex"

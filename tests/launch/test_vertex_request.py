@@ -24,9 +24,9 @@ from jobs import (
     make_job,
 )
 
-from launch.hardware import choose
-from launch.job import Hardware, Job
-from launch.vertex_request import create_request, gcloud_create, problems
+from launch.jobs.hardware import choose
+from launch.jobs.job import Hardware, Job
+from launch.services.vertex_request import create_request, gcloud_create, problems
 
 GOLDEN = Path(__file__).with_name("golden")
 

@@ -23,7 +23,7 @@ from fakes.gcs import TLS_HOSTS, tensorflow_environment
 from fakes.job_runner import JobRunner
 
 from launch.__main__ import main
-from launch.log_entries import line_of
+from launch.google.log_entries import line_of
 from trainer.config import Config
 from trainer.data.sources import open_source
 from trainer.errors import EXIT_DONE
@@ -109,7 +109,7 @@ def test_a_job_is_submitted_preempted_and_finished(
     for name, value in {**vertex.cloud.environment(), **vertex.cloud.credentials(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HUB_TRAINER_JOBS", str(tmp_path / "jobs"))
-    monkeypatch.setattr("launch.follow.POLL_SECONDS", 1.0)
+    monkeypatch.setattr("launch.records.follow.POLL_SECONDS", 1.0)
     preemption = threading.Thread(target=preempt_in_the_second_epoch, args=[vertex], daemon=True)
     preemption.start()
     code = main(["submit", "vertex", *OPTIONS, "--wait", "--", *FLAGS])

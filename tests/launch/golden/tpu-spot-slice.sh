@@ -1,4 +1,4 @@
-python -c "import shutil, launch.tpu_startup as module; shutil.copy(module.__file__, 'tpu_startup.py')"
+python -c "import shutil, launch.services.tpu_startup as module; shutil.copy(module.__file__, 'tpu_startup.py')"
 cat > hub-trainer.json <<'EOF'
 {
  "job": "flowers-1",
