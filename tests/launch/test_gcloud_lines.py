@@ -11,10 +11,19 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from fakes.gcloud import requires_gcloud
 
+from launch.google.google_api import GoogleApi
+from launch.services.by_target import service_of
+
 REPOSITORY = Path(__file__).resolve().parents[2]
+JOBS = {
+    "vertex": "projects/project-1/locations/us-central1/customJobs/7",
+    "tpu-vm": "projects/project-1/locations/us-west4-a/queuedResources/flowers-1",
+    "cloud-build": "projects/project-1/locations/us-central1/builds/3f0c2a6e-0000-4000-8000-000000000000",
+}
 PARSER = REPOSITORY / "tests/fakes/gcloud_parser.py"
 
 
@@ -66,6 +75,11 @@ def our_lines() -> dict[str, str]:
         text = (REPOSITORY / name).read_text(encoding="utf-8").replace("\\\n", " ")
         for line in re.findall(r"^(?:#)? {4}(gcloud .+)$", text, re.MULTILINE):
             found[f"{name}: {line}"] = line
+    nobody: Any = None  # Is not asked.
+    for target, resource in JOBS.items():
+        service = service_of(target, GoogleApi(nobody, {}))
+        for verb, words in service.gcloud_commands(resource).items():
+            found[f"{target} {verb}"] = shlex.join(["gcloud", *words])
     return found
 
 
