@@ -16,10 +16,11 @@ from typing import Any
 from fakes.gcloud import requires_gcloud
 
 from launch.google.google_api import GoogleApi
+from launch.records.records import RecordTarget
 from launch.services.by_target import service_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-JOBS = {
+JOBS: dict[RecordTarget, str] = {
     "vertex": "projects/project-1/locations/us-central1/customJobs/7",
     "tpu-vm": "projects/project-1/locations/us-west4-a/queuedResources/flowers-1",
     "cloud-build": "projects/project-1/locations/us-central1/builds/3f0c2a6e-0000-4000-8000-000000000000",
