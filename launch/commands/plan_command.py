@@ -5,7 +5,8 @@
 
 The request as JSON, gcloud's command that sends the same, the image, the trainer's command, what an hour costs, and
 every problem that can be seen from here: without the network and without credentials. FLAGS are those of
-`python -m trainer.task`. The exit code is 2 when there is a problem, otherwise 0.
+`python -m trainer.task`. For a TPU, what python -m trainer.preflight says of the steps follows. The exit code is 2 when
+there is a problem, otherwise 0.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from launch.jobs.job_options import add_job_options
+from launch.jobs.preflight import add_preflight_option, ask, objections
 from launch.jobs.targets import add_target, planned
 from launch.tables import print_text
 from trainer.errors import EXIT_DONE, EXIT_USER
@@ -29,6 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds what stands before the "--"."""
     add_target(parser)
     add_job_options(parser)
+    add_preflight_option(parser)
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
 
 
@@ -49,6 +53,12 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
     from launch.jobs.plan_text import plan_text
 
     plan = planned(options, trainer_flags, os.environ, datetime.now(), PLANNED_SUBMISSION, Path.cwd())
-    text = as_json(plan) if options.json else plan_text(plan)
-    print_text(text)
-    return EXIT_USER if plan.problems else EXIT_DONE
+    if not options.json:
+        print_text(plan_text(plan))
+    answer = None if plan.problems else ask(plan.job, options.preflight)
+    against = objections(answer, options.preflight)
+    if options.json:
+        print_text(as_json(replace(plan, problems=(*plan.problems, *against)), answer.text if answer else ""))
+    elif answer:
+        print_text(f"\npreflight {answer.text}")
+    return EXIT_USER if plan.problems or against else EXIT_DONE

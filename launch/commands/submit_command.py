@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch.jobs.job_options import add_job_options
+from launch.jobs.preflight import add_preflight_option, ask, objections
 from launch.jobs.targets import add_target, planned
 from launch.records.job_access import JobAccess, add_common_options, as_sentences, open_access
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
@@ -38,6 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds what stands before the "--"."""
     add_target(parser)
     add_job_options(parser)
+    add_preflight_option(parser)
     after = parser.add_argument_group("what happens then")
     after.add_argument("--wait", action="store_true", help="print the job's log until it has ended")
     after.add_argument(
@@ -77,8 +79,12 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
     access = open_access(options)
     if not (options.json or options.quiet):
         _show(plans)
+    answers = [ask(plan.job, options.preflight) for plan in plans]
+    against = dict.fromkeys(reason for answer in answers for reason in objections(answer, options.preflight))
+    if against:
+        raise UserError(" ".join(against))
     with as_sentences():
-        records = [record_of(plan, now) for plan in plans]
+        records = [record_of(plan, now, answer) for plan, answer in zip(plans, answers)]
         for record in records:
             require_free_name(record, access.records)
         require_what_it_needs(access.api(), plans[0].job, image_is_built=plans[0].image_build is not None)

@@ -178,8 +178,13 @@ def _bucket(run_dir: str) -> str:
     return run_dir.removeprefix("gs://").split("/")[0] if run_dir.startswith("gs://") else ""
 
 
-def as_json(plan: Plan) -> str:
-    """The whole plan, indented."""
+def as_json(plan: Plan, preflight: str = "") -> str:
+    """The whole plan, indented.
+
+    Args:
+      plan: what would be submitted.
+      preflight: what was said of its steps; "": nobody was asked.
+    """
     job = plan.job
     return json.dumps(
         {
@@ -199,6 +204,7 @@ def as_json(plan: Plan) -> str:
             "price": asdict(plan.price),
             "requests": [asdict(request) for request in plan.requests],
             "gcloud": [command.shell() for command in plan.gcloud_commands],
+            "preflight": preflight,
             "problems": list(plan.problems),
         },
         indent=2,

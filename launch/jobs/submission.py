@@ -12,14 +12,16 @@ from trainer.errors import UserError
 
 if TYPE_CHECKING:
     from launch.jobs.plan import Plan
+    from launch.jobs.preflight import Preflight
 
 
-def record_of(plan: Plan, moment: datetime) -> Record:
+def record_of(plan: Plan, moment: datetime, preflight: Preflight | None) -> Record:
     """The record of a plan that is about to be submitted.
 
     Args:
       plan: without problems.
       moment: now, in UTC.
+      preflight: what was said of its steps; None: nobody was asked.
     """
     job = plan.job
     return Record(
@@ -40,6 +42,7 @@ def record_of(plan: Plan, moment: datetime) -> Record:
         max_run_hours=job.max_run_hours,
         max_requests=job.max_requests,
         provisioning=job.provisioning,
+        preflight=preflight.text if preflight else "",
     )
 
 

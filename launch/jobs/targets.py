@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from launch.jobs.plan import Plan
     from launch.services.build_request import JobInBuild
 
+ASKED_BEFORE = "--preflight=off"
+"""The build submits what was asked about when it was started."""
+
 CONFIG_FILE = "cloudbuild.yaml"
 
 TARGETS = ("vertex", "tpu-vm", "cloud-build")
@@ -116,7 +119,7 @@ def _job_in_build(job: Job, options: argparse.Namespace) -> JobInBuild:
     filled_in = argparse.Namespace(**{**vars(options), **place, "name": job.name, "project": "", "image": ""})
     records: str = getattr(options, "records", "")  # `plan` keeps none.
     shared = records if records.startswith("gs://") else ""
-    return JobInBuild(job.target, tuple(arguments_of(filled_in)), job.trainer_flags, shared)
+    return JobInBuild(job.target, (*arguments_of(filled_in), ASKED_BEFORE), job.trainer_flags, shared)
 
 
 def _commit(root: Path) -> str:
