@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from absl import app, flags
 
-from trainer.config_flags import parse_command_line
+from trainer.config_flags import parse_command_line, read_local_text
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
 from trainer.startup import import_tensorflow_quietly
 from trainer.storage_errors import is_remote
@@ -53,6 +53,20 @@ def prepare_storage(paths: Sequence[str]) -> None:
     """Imports TensorFlow, with our deadlines for `gs://`, if one of the paths lies there."""
     if any(is_remote(path) for path in paths):
         import_tensorflow_quietly()
+
+
+def read_text(path: str) -> str:
+    """A text file, local or gs://, for `trainer.config_flags.config_from_flags`.
+
+    Raises:
+      UserError: it is not there or cannot be read.
+    """
+    if not path.startswith("gs://"):
+        return read_local_text(path)
+    from trainer.storage import RunDirectory
+
+    folder, _, name = path.rpartition("/")
+    return RunDirectory(folder, "--config").read_text(name)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

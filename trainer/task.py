@@ -23,12 +23,11 @@ from trainer.config_flags import (
     config_from_flags,
     define_flags,
     parse_arguments,
-    read_local_text,
     values_from_flags,
 )
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, UserError
 from trainer.preemption_notice import watch_for_notice
-from trainer.program import prepare_storage
+from trainer.program import prepare_storage, read_text
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch
 from trainer.run_dir import take_run_dir
@@ -115,20 +114,6 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     except SystemExit:  # What --help and its like raise, with 1.
         raise SystemExit(EXIT_DONE) from None
     return list(argv[:1])
-
-
-def read_text(path: str) -> str:
-    """A text file, local or gs://.
-
-    Raises:
-      UserError: it is not there or cannot be read.
-    """
-    if not path.startswith("gs://"):
-        return read_local_text(path)
-    from trainer.storage import RunDirectory
-
-    folder, _, name = path.rpartition("/")
-    return RunDirectory(folder, "--config").read_text(name)
 
 
 def console_main() -> None:

@@ -13,15 +13,20 @@ import modules
 import pytest
 import tensorflow as tf
 
+from trainer.cluster import connect
 from trainer.config import Config
+from trainer.data.order import Share
 from trainer.errors import UserError
+from trainer.features.extractors import ACCELERATOR_BATCH
 from trainer.model.optimizer import Optimizer
 from trainer.preflight import steps
 from trainer.preflight.pretend_tpu import pretend_slice
-from trainer.preflight.readiness import Finding, Rule, check_program
+from trainer.preflight.readiness import Finding, check_program
 from trainer.preflight.replica_program import ReplicaProgram
-from trainer.preflight.steps import StepPrograms, trace_steps
+from trainer.preflight.steps import RunSteps, StepPrograms, trace_steps
 from trainer.preflight.tracing import trace_replica
+from trainer.preparation import build, features_once, prepare
+from trainer.records.console import Console
 from trainer.training.step import TrainStep
 
 pytestmark = pytest.mark.strategies
@@ -49,18 +54,19 @@ def summed_size(program: ReplicaProgram) -> int:
     return sum(math.prod(entry.shape) for entry in program.all_reduces)
 
 
-def check(programs: StepPrograms, *, trained: int, statistics: int = 0) -> None:
+def check(programs: StepPrograms, *, trained: int, statistics: int = 0, example: str = "image") -> None:
     """A training step that sums each gradient once, and an evaluation step that sums and changes nothing.
 
     Args:
       programs: of the steps.
       trained: how many variables are trained.
       statistics: how many numbers there are that the step averages over replicas besides.
+      example: what the steps get of one: the image, or the features that were computed of it before.
     """
-    train, evaluate = programs
+    train, evaluate, _ = programs
     assert check_program(train) == []
     assert check_program(evaluate) == []
-    assert {spec.name for _, spec in train.inputs} >= {"image", "label", "row"}
+    assert {spec.name for _, spec in train.inputs} >= {example, "label", "row"}
     for _, spec in (*train.inputs, *train.outputs, *evaluate.inputs, *evaluate.outputs):
         assert spec.shape.is_fully_defined(), spec
     assert all(spec.shape[0] == BATCH // CORES for _, spec in (*train.inputs, *evaluate.inputs, *evaluate.outputs))
@@ -98,19 +104,22 @@ def test_frozen_variables_are_not_summed() -> None:
 TINY = 1
 """The trainable variables of a tiny module."""
 
+EVERY_EPOCH: dict[str, Any] = {"feature_cache": "off"}
+"""A frozen module looks at the images in every step."""
+
 UPDATED: dict[str, Any] = {"train_backbone": True, "backbone_statistics": "update", "ema_decay": 0.9}
 
 
 @pytest.mark.parametrize(
     ("make", "fields", "trained", "statistics"),
     [
-        (modules.with_training, {}, HEAD, 0),
+        (modules.with_training, EVERY_EPOCH, HEAD, 0),
         (modules.with_training, UPDATED, TINY + HEAD, modules.FEATURE_SIZE),
-        (modules.with_tensor_training, {}, HEAD, 0),
+        (modules.with_tensor_training, EVERY_EPOCH, HEAD, 0),
         (modules.with_momentum, UPDATED, TINY + HEAD, modules.FEATURE_SIZE),
         (modules.inference_only, {"train_backbone": True, "accumulation_steps": 2}, TINY + HEAD, 0),
         (modules.signatures_only, {"train_backbone": True, "precision": "mixed_bfloat16"}, TINY + HEAD, 0),
-        (modules.tf1_format, {}, HEAD, 0),
+        (modules.tf1_format, EVERY_EPOCH, HEAD, 0),
     ],
     ids=["frozen", "updated", "tensor training", "momentum", "inference only", "signatures only", "tf1"],
 )
@@ -121,6 +130,44 @@ def test_the_steps_of_hub_modules(
     # Nothing but the programs may be needed any more: not the module, whose functions they call.
     gc.collect()
     check(programs, trained=trained, statistics=statistics)
+    assert programs.extract is None
+
+
+def test_the_steps_of_features_that_were_computed_before(tmp_path: Path) -> None:
+    programs = programs_of(backbone=str(modules.with_training(tmp_path / "module")), ema_decay=0.9)
+    check(programs, trained=HEAD, example="features")
+    assert programs.extract
+    assert check_program(programs.extract) == []
+    images, features = programs.extract.inputs[0].spec, programs.extract.outputs[0].spec
+    assert (images.shape[0], features.shape) == (ACCELERATOR_BATCH, (ACCELERATOR_BATCH, modules.FEATURE_SIZE))
+    assert not programs.extract.all_reduces
+
+
+def test_batches_of_features_are_those_of_the_pipeline(tmp_path: Path) -> None:
+    config = Config.parse(
+        {"data": "synthetic:3", "batch_size": BATCH, "backbone": str(modules.with_training(tmp_path / "module"))}
+    )
+    cluster = connect(config)
+    prepared = prepare(config, cluster, Console(quiet=True))
+    features = features_once(prepared, build(prepared).model, Console(quiet=True))
+    assert features
+    share = Share(BATCH, 1, 0, 1)
+    training = features.training_batches(prepared.source, prepared.train, 0, share, 0, 1).element_spec
+    judging = features.evaluation_batches(prepared.source, features.evaluated, share).element_spec
+    rows = {"row": tf.TensorSpec([BATCH], tf.int32)}
+    assert judging == steps.feature_batch(BATCH, modules.FEATURE_SIZE)
+    assert training == {**judging, **rows}
+
+
+def test_what_a_run_keeps_on_a_device_beside_a_step() -> None:
+    run = RunSteps(Config.parse({"strategy": "tpu", "batch_size": BATCH, "optimizer": "adam", "ema_decay": 0.9}), CORES)
+    train, evaluate, _ = run.trace()
+    weights = sum(trained_sizes(train))
+    batch = BATCH // CORES * (8 * 8 * 3 + 4 * 3)
+    rate, counter = 4, 8
+    state = 4 * 4 * weights + rate + counter  # Weights, their averages, Adam's two moments and what it keeps besides.
+    assert run.beside(train) == rate + state + batch
+    assert run.beside(evaluate) == (state - 4 * weights) + state + (batch - BATCH // CORES * 4)
 
 
 def test_a_module_that_cannot_be_trained_on_a_tpu_is_found(tmp_path: Path) -> None:
@@ -224,105 +271,6 @@ Step = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 
 def findings_of(step: Step, spec: tf.TensorSpec) -> list[Finding]:
     return check_program(trace_replica(pretend_slice(CORES), step, {"x": spec}))
-
-
-def printing(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    tf.print("batch", batch["x"])
-    return {"y": batch["x"]}
-
-
-def called_printing(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return tf.function(printing)(batch)
-
-
-def calling_python(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.py_function(lambda x: x, [batch["x"]], tf.float32)}
-
-
-def calling_numpy(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.numpy_function(lambda x: x, [batch["x"]], tf.float32)}
-
-
-def writing_text(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.strings.as_string(batch["x"])}
-
-
-def decoding(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.io.decode_jpeg(tf.constant(b""))}
-
-
-def resizing_bicubically(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.image.resize(batch["x"][tf.newaxis, ..., tf.newaxis], [2, 2], "bicubic")}
-
-
-def asking_the_host(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.compat.v1.tpu.outside_compilation(tf.negative, batch["x"])}
-
-
-def masking(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.reduce_sum(tf.boolean_mask(batch["x"], batch["x"] > 0.0))}
-
-
-def counting_by_data(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.range(tf.cast(batch["x"][0, 0], tf.int32))}
-
-
-def complex_in_double(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.cast(tf.math.real(tf.cast(batch["x"], tf.complex128) * 1j), tf.float32)}
-
-
-def in_double(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.cast(tf.exp(tf.cast(batch["x"], tf.float64)), tf.float32)}
-
-
-def asserting(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """XLA leaves assertions out, text and all."""
-    tf.debugging.Assert(tf.reduce_all(batch["x"] > 0.0), ["not above zero:", batch["x"]])
-    return {"y": batch["x"]}
-
-
-def complex_in_single(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"y": tf.math.real(tf.signal.fft(tf.cast(batch["x"], tf.complex64)))}
-
-
-@pytest.mark.parametrize(
-    ("step", "rule", "said"),
-    [
-        (printing, "host", "tf.print"),
-        (called_printing, "host", "tf.print"),
-        (calling_python, "host", "tf.py_function"),
-        (calling_numpy, "host", "tf.numpy_function"),
-        (writing_text, "host", "AsString"),
-        (decoding, "host", "tf.io.decode_jpeg"),
-        (resizing_bicubically, "host", "ResizeBicubic"),
-        (asking_the_host, "host", "marked for the host"),
-        (masking, "dynamic", "boolean_mask"),
-        (counting_by_data, "lowering", "compile-time constant"),
-        (complex_in_double, "type", "c128"),
-        (in_double, "emulated", "float64"),
-    ],
-    ids=lambda value: value.__name__ if callable(value) else "",
-)
-def test_a_step_that_no_tpu_takes_is_found(step: Step, rule: Rule, said: str) -> None:
-    findings = findings_of(step, tf.TensorSpec([4, 4]))
-    assert any(finding.rule == rule and said in finding.message for finding in findings), findings
-    assert {finding.rule for finding in findings} <= {rule, "emulated"}
-    assert all(finding.name or finding.rule == "lowering" for finding in findings)
-
-
-@pytest.mark.parametrize("step", [asserting, complex_in_single], ids=lambda step: step.__name__)
-def test_a_step_that_a_tpu_takes_is_let_through(step: Step) -> None:
-    assert findings_of(step, tf.TensorSpec([4, 4])) == []
-
-
-def test_a_batch_of_open_size_or_of_text_is_found() -> None:
-    def step(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {"y": tf.identity(batch["x"])}
-
-    (open_size,) = findings_of(step, tf.TensorSpec([None, 4]))
-    assert (open_size.rule, open_size.name) == ("shape", "x")
-    (text,) = findings_of(step, tf.TensorSpec([4], tf.string))
-    assert (text.rule, text.name) == ("type", "x")
 
 
 def test_what_stays_on_the_host_is_found() -> None:

@@ -109,6 +109,18 @@ class ConstantsExtractor:
         return features
 
 
+class ExtractionStep:
+    """What each replica of a TPU does with its images. Call it through `strategy.run`."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        """Binds the step to a backbone, built in the strategy's scope."""
+        self._backbone = backbone
+
+    def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Uint8 `[ACCELERATOR_BATCH, S, S, 3]` to features, float `[ACCELERATOR_BATCH, feature_size]`."""
+        return self._backbone(unit_range(pixels), training=False)
+
+
 class StrategyExtractor:
     """The run's own backbone on all replicas of its strategy: what a TPU needs."""
 
@@ -124,10 +136,11 @@ class StrategyExtractor:
         self.name = f"{cluster.replicas} {cluster.device_type} replicas"
         self.batch = ACCELERATOR_BATCH * cluster.replicas
         self._strategy = strategy = cluster.strategy
+        step = tf.autograph.experimental.do_not_convert(ExtractionStep(backbone))
 
         @tf.function
         def run(pixels: tf.distribute.DistributedValues) -> tf.Tensor:
-            features = strategy.run(lambda own: backbone(unit_range(own), training=False), args=(pixels,))
+            features = strategy.run(step, args=(pixels,))
             return strategy.gather(features, axis=0)
 
         self._run = run

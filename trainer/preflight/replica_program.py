@@ -138,13 +138,29 @@ class ReplicaProgram:
         Raises:
           LoweringError: there is no such form.
         """
+        return str(self._lowered("hlo"))
+
+    @cached_property
+    def hlo_proto(self) -> bytes:
+        """The same as a serialized HloModuleProto, which is what compilers take.
+
+        Raises:
+          LoweringError: there is no such form.
+        """
+        return bytes(self._lowered("hlo_serialized"))
+
+    def _lowered(self, stage: str) -> Any:
         specs = [tf.TensorSpec(entry.spec.shape, entry.spec.dtype) for entry in self.inputs]
-        lowered = tf.function(self._as_function(), jit_compile=True, input_signature=specs, autograph=False)
         try:
             # "CPU" says for which of this machine's devices to lower: a TensorFlow without a TPU has no other word.
-            return str(lowered.experimental_get_compiler_ir(*specs)(stage="hlo", platform_name="CPU"))
+            return self._compiled.experimental_get_compiler_ir(*specs)(stage=stage, platform_name="CPU")
         except (ValueError, TypeError, NotImplementedError, tf.errors.OpError) as error:
             raise LoweringError(str(error), _blamed(str(error))) from error
+
+    @cached_property
+    def _compiled(self) -> Any:
+        specs = [tf.TensorSpec(entry.spec.shape, entry.spec.dtype) for entry in self.inputs]
+        return tf.function(self._as_function(), jit_compile=True, input_signature=specs, autograph=False)
 
     @property
     def all_reduces(self) -> list[AllReduce]:
@@ -168,6 +184,15 @@ class ReplicaProgram:
             return tf.graph_util.import_graph_def(graph, fed, [entry.tensor for entry in self.outputs], name="")
 
         return program
+
+
+def called_functions(nodes: Sequence[Any]) -> set[str]:
+    """The functions that some nodes name, as their type or in an attribute; types of operations are among them too."""
+    names = {node.op for node in nodes}
+    for attribute in (attribute for node in nodes for attribute in node.attr.values()):
+        names.add(attribute.func.name)
+        names.update(function.name for function in attribute.list.func)
+    return names
 
 
 def _with_xla_collectives(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:

@@ -13,7 +13,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer.preflight.replica_program import Boundary, Constant, Foreign, Operation, ReplicaProgram, Variable
+from trainer.preflight.replica_program import (
+    Boundary,
+    Constant,
+    Foreign,
+    Operation,
+    ReplicaProgram,
+    Variable,
+    called_functions,
+)
 
 _MARK = "_tpu_replicate"
 _OUTSIDE_MARK = "_xla_outside_compilation"
@@ -150,7 +158,7 @@ def _graph_of(inside: Collection[str], whole: Any) -> tuple[tf.compat.v1.GraphDe
     reached: dict[str, Any] = {}
     bodies = [graph.node]
     while bodies:
-        for name in _called(bodies.pop()):
+        for name in called_functions(bodies.pop()):
             if name in functions and name not in reached:
                 reached[name] = functions[name]
                 bodies.append(functions[name].node_def)
@@ -164,12 +172,3 @@ def _graph_of(inside: Collection[str], whole: Any) -> tuple[tf.compat.v1.GraphDe
             for mark in _PLACEMENT:
                 node.attr.pop(mark, None)
     return graph, outside
-
-
-def _called(nodes: Any) -> set[str]:
-    """The functions that some nodes name, as their type or in an attribute."""
-    names = {node.op for node in nodes}
-    for attribute in (attribute for node in nodes for attribute in node.attr.values()):
-        names.add(attribute.func.name)
-        names.update(function.name for function in attribute.list.func)
-    return names

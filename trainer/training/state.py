@@ -50,6 +50,11 @@ class TrainingState:
             **{f"loss_scale/{name}": variable for name, variable in optimizer.loss_scale.by_name().items()},
         }
 
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """All of them."""
+        return list(self._variables.values())
+
     def snapshot(self) -> dict[str, tf.Tensor]:
         """Their values at this moment, which later steps do not touch. Every worker must call it, in step.
 

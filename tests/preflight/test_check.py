@@ -1,0 +1,259 @@
+"""From a run and a slice to a report, with a compiler that says what a test likes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import modules
+import pytest
+import tensorflow as tf
+from compiled_steps import GIB, FakeCompiler, accepted, out_of_memory
+
+from trainer.accelerators import slice_named
+from trainer.config import Config
+from trainer.errors import UserError
+from trainer.preflight import check
+from trainer.preflight.cache import Cache, program_digest
+from trainer.preflight.check import Checker, Options
+from trainer.preflight.compiler import Answer
+from trainer.preflight.report import Report
+from trainer.preflight.steps import RunSteps, StepPrograms, trace_steps
+from trainer.preflight.verdict import EVALUATE, EXTRACT, TRAIN, DoesNot, Fits, Number, Unchecked
+
+SLICE = slice_named("v5litepod-1")
+"""Of one replica: tracing for more tells nothing more here, and takes longer."""
+
+ALLOWED = SLICE.device.usable_bytes
+BATCH = 64
+RATE = Number.measured(1.0, "images/s", "made up")
+
+
+def config_of(**fields: Any) -> Config:
+    return Config.parse({"strategy": "tpu", "batch_size": BATCH, "optimizer": "sgd"} | fields)
+
+
+def checker_of(compiler: FakeCompiler, folder: str = "", stage: Any = "b", **fields: Any) -> Checker:
+    options = Options(stage, search_seconds=100.0)
+    return Checker(config_of(**fields), options, compiler.make, Cache(folder), measure=lambda prepared, built: RATE)
+
+
+@pytest.fixture()
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batches that steps are traced with."""
+    batches: list[int] = []
+    trace = RunSteps.trace
+
+    def noted(run: RunSteps, batch: int) -> StepPrograms:
+        batches.append(batch)
+        return trace(run, batch)
+
+    monkeypatch.setattr(RunSteps, "trace", noted)
+    return batches
+
+
+@pytest.fixture(scope="module")
+def programs() -> StepPrograms:
+    """Of the run that the tests have."""
+    return trace_steps(config_of(), 1)
+
+
+@pytest.fixture()
+def pretended(programs: StepPrograms, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """As `traced`, but the programs are always the same, which takes no time."""
+    batches: list[int] = []
+
+    def noted(run: RunSteps, batch: int) -> StepPrograms:
+        batches.append(batch)
+        return programs
+
+    monkeypatch.setattr(RunSteps, "trace", noted)
+    monkeypatch.setattr(check, "check_program", lambda program: [])
+    return batches
+
+
+def test_a_run_fits_when_the_compiler_took_every_step(tmp_path: Path) -> None:
+    compiler = FakeCompiler(lambda name: accepted())
+    module = modules.with_training(tmp_path / "module")
+    report = checker_of(compiler, data="synthetic:3", backbone=str(module)).check(SLICE)
+    assert isinstance(report.verdict, Fits)
+    assert compiler.asked == [TRAIN, EVALUATE, EXTRACT]
+    assert [step.name for step in report.verdict.steps] == compiler.asked
+    assert all(step.beside > 0 for step in report.verdict.steps)
+    assert report.numbers["input_here"] == RATE
+    assert report.numbers["steps"].value == trace_length(report)
+
+
+def trace_length(report: Report) -> float:
+    run = RunSteps(config_of(data="synthetic:3", batch_size=report.batch_size), 1)
+    return float(run.prepared.steps_total)
+
+
+def test_stage_a_alone_never_says_that_it_fits(pretended: list[int]) -> None:
+    compiler = FakeCompiler(lambda name: accepted())
+    report = checker_of(compiler, stage="a").check(SLICE)
+    assert isinstance(report.verdict, Unchecked)
+    assert "its compiler was not asked" in report.verdict.reason
+    assert not compiler.asked
+    assert not report.numbers
+
+
+def test_a_compiler_that_fails_is_no_verdict(tmp_path: Path, pretended: list[int]) -> None:
+    compiler = FakeCompiler(lambda name: accepted())
+    compiler.failure = "its process was killed (SIGKILL)"
+    report = checker_of(compiler, str(tmp_path)).check(SLICE)
+    assert isinstance(report.verdict, Unchecked)
+    assert "killed (SIGKILL)" in report.verdict.reason
+    compiler.failure = ""
+    assert isinstance(checker_of(compiler, str(tmp_path)).check(SLICE).verdict, Fits)
+
+
+def test_what_stage_a_refuses_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", lambda self, operation, value: value)
+    compiler = FakeCompiler(lambda name: accepted())
+    report = checker_of(compiler).check(slice_named("v5litepod-4"))
+    assert isinstance(report.verdict, DoesNot)
+    assert {(problem.step, problem.rule) for problem in report.verdict.problems} == {(TRAIN, "gradients")}
+    assert not compiler.asked
+
+
+def test_a_problem_names_the_line_that_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tf, "argmax", lambda logits, axis, output_type: tf.numpy_function(len, [logits], output_type))
+    report = checker_of(FakeCompiler(lambda name: accepted())).check(SLICE)
+    assert isinstance(report.verdict, DoesNot)
+    first = report.verdict.problems[0]
+    assert (first.step, first.rule) == (TRAIN, "host")
+    assert Path(first.where.split(":")[0]).name == Path(__file__).name
+
+
+def by_batch(needed: Callable[[int], int], batches: list[int]) -> Callable[[str], Answer]:
+    """Answers about a training step that takes so many bytes with the batch that was traced last."""
+
+    def answer(name: str) -> Answer:
+        size = needed(batches[-1])
+        assert ALLOWED
+        if name == TRAIN and size > ALLOWED:
+            return out_of_memory(size)
+        return accepted(temporaries=0)
+
+    return answer
+
+
+def test_the_largest_batch_is_searched_and_right_when_tried(pretended: list[int]) -> None:
+    compiler = FakeCompiler(by_batch(lambda batch: 4 * GIB + batch * GIB // 3, pretended))
+    report = checker_of(compiler).check(SLICE)
+    assert isinstance(report.verdict, DoesNot)
+    (problem,) = report.verdict.problems
+    assert (problem.step, problem.rule) == (TRAIN, "memory")
+    assert "Ran out of memory on HBM." in problem.message
+    assert "largest that compiles and fits is --batch_size=35" in problem.message  # 4 + 35 / 3 = 15.67
+    assert "--accumulation_steps=2" in problem.message
+    assert report.largest_batch == 35
+    assert {35, 36} <= set(pretended)
+    fitting, next_one = (checker_of(compiler, batch_size=batch).check(SLICE).verdict for batch in (35, 36))
+    assert isinstance(fitting, Fits) and isinstance(next_one, DoesNot)
+
+
+def test_what_the_run_keeps_beside_a_step_counts(pretended: list[int]) -> None:
+    assert ALLOWED
+    plenty = accepted(temporaries=0)
+    exact = ALLOWED - plenty.memory.total
+    report = checker_of(FakeCompiler(lambda name: accepted(temporaries=exact))).check(SLICE)
+    assert isinstance(report.verdict, DoesNot)
+    assert "with what the run keeps beside it" in report.verdict.problems[0].message
+    assert "Not even --batch_size=1 does" in report.verdict.problems[0].message
+    assert report.largest_batch == 0
+
+
+def test_a_search_that_the_compiler_ends_says_so(pretended: list[int]) -> None:
+    compiler = FakeCompiler(by_batch(lambda batch: 100 * GIB, pretended))
+    answer = compiler.answer
+
+    def once(name: str) -> Answer:
+        compiler.failure = "it had not answered" if name == EVALUATE else ""
+        return answer(name)
+
+    compiler.answer = once
+    report = checker_of(compiler).check(SLICE)
+    assert isinstance(report.verdict, DoesNot)
+    assert "A smaller --batch_size needs less" in report.verdict.problems[0].message
+    assert "it had not answered" in report.remarks[0].message
+    assert report.largest_batch is None
+
+
+def test_where_features_are_too_large_no_batch_helps(tmp_path: Path, traced: list[int]) -> None:
+    compiler = FakeCompiler(lambda name: out_of_memory(100 * GIB) if name == EXTRACT else accepted())
+    module = modules.with_training(tmp_path / "module")
+    report = checker_of(compiler, data="synthetic:3", backbone=str(module)).check(SLICE)
+    assert isinstance(report.verdict, DoesNot)
+    assert "--feature_cache=off" in report.verdict.problems[0].message
+    assert traced == [BATCH]
+
+
+def test_the_second_time_nothing_is_traced_or_compiled(tmp_path: Path, traced: list[int]) -> None:
+    compiler = FakeCompiler(lambda name: accepted())
+    first = checker_of(compiler, str(tmp_path)).check(SLICE)
+    second = checker_of(compiler, str(tmp_path)).check(SLICE)
+    assert first == second
+    assert (len(traced), len(compiler.asked)) == (1, 2)
+    checker_of(compiler, str(tmp_path), learning_rate=0.5).check(SLICE)
+    checker_of(compiler, str(tmp_path)).check(slice_named("v6e-1"))
+    assert (len(traced), len(compiler.asked)) == (3, 5)  # The evaluation step has no learning rate.
+
+
+def test_a_program_that_was_compiled_before_is_not_compiled_again(tmp_path: Path, traced: list[int]) -> None:
+    compiler = FakeCompiler(lambda name: accepted())
+    checker_of(compiler, str(tmp_path)).check(SLICE)
+    # It says when and not what.
+    assert isinstance(checker_of(compiler, str(tmp_path), checkpoint_minutes=5.0).check(SLICE).verdict, Fits)
+    assert (len(traced), len(compiler.asked)) == (2, 2)
+
+
+def test_a_damaged_cache_is_no_answer(tmp_path: Path, pretended: list[int]) -> None:
+    compiler = FakeCompiler(lambda name: accepted())
+    damages = ("", "fits", '{"verdict": "fits"}', "0" * 64 + '\n{"verdict": "fits"}')
+    for number, content in enumerate(damages):
+        assert len(compiler.asked) == 2 * number
+        checker_of(compiler, str(tmp_path)).check(SLICE)
+        kept = list(tmp_path.rglob("*.json"))
+        assert len(kept) == 3
+        for path in kept:
+            path.write_text(content, encoding="utf-8")
+    checker_of(compiler, str(tmp_path)).check(SLICE)
+    assert len(compiler.asked) == 2 * len(damages) + 2
+
+
+def test_other_code_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pretended: list[int]) -> None:
+    compiler = FakeCompiler(lambda name: accepted())
+    for digest in ("one", "other"):
+        monkeypatch.setattr(check, "code_digest", lambda digest=digest: digest)
+        checker_of(compiler, str(tmp_path)).check(SLICE)
+    assert len(pretended) == 2
+
+
+def test_names_of_operations_are_no_part_of_a_program(programs: StepPrograms) -> None:
+    first, second = programs.train.hlo_proto, trace_steps(config_of(), 1).train.hlo_proto
+    assert first != second  # TensorFlow counts its functions.
+    assert program_digest(first) == program_digest(second)
+    other = trace_steps(config_of(label_smoothing=0.1), 1).train.hlo_proto
+    assert program_digest(other) != program_digest(first)
+
+
+def test_a_slice_too_large_to_trace_is_not_guessed_about() -> None:
+    report = checker_of(FakeCompiler(lambda name: accepted())).check(slice_named("v5litepod-64"))
+    assert isinstance(report.verdict, Unchecked)
+
+
+def test_a_batch_that_the_chips_do_not_divide() -> None:
+    with pytest.raises(UserError, match="batch_size=62"):
+        checker_of(FakeCompiler(lambda name: accepted()), batch_size=62).check(slice_named("v5litepod-4"))
+
+
+def test_float64_is_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
+    exp = tf.exp
+    tanh = tf.nn.gelu
+    monkeypatch.setattr(tf.nn, "gelu", lambda x: tanh(x) + tf.cast(exp(tf.cast(x, tf.float64) - 100.0), x.dtype))
+    report = checker_of(FakeCompiler(lambda name: accepted())).check(SLICE)
+    assert isinstance(report.verdict, Fits)
+    assert {remark.rule for remark in report.remarks} == {"emulated"}
