@@ -80,7 +80,7 @@ def ask(
         answer = json.loads(done.stdout.splitlines()[-1])
         reasons = [answer["reason"]] if "reason" in answer else [each["message"] for each in answer.get("problems", ())]
         return Preflight(answer["verdict"], answer["sentence"], tuple(reasons))
-    except (IndexError, ValueError, KeyError, TypeError):
+    except (IndexError, ValueError, KeyError, TypeError, AttributeError):
         return _unchecked(accelerator, f"it ended with exit code {done.returncode}{_last_line(done.stderr)}.")
 
 

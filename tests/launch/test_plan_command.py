@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from golden import check_golden
 
 from launch.__main__ import main
+from launch.jobs.preflight import Preflight
 from trainer.errors import EXIT_DONE, EXIT_USER
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -25,7 +26,7 @@ VERTEX = [
 ]
 SLICE = [
     *("tpu-vm", "--project=project-1", "--zone=us-west4-a", "--accelerator=v5litepod-16", "--name=flowers-1"),
-    "--image=us-west4-docker.pkg.dev/project-1/hub-trainer/trainer-tpu:abc1234",
+    *("--image=us-west4-docker.pkg.dev/project-1/hub-trainer/trainer-tpu:abc1234", "--preflight=off"),
 ]
 FLAGS = ["--", "--data=tfds:tf_flowers", "--run_dir=gs://bucket/flowers"]
 
@@ -34,6 +35,7 @@ import socket, sys
 def refuse(*_): raise AssertionError("the network is asked")
 socket.socket.connect = socket.getaddrinfo = refuse
 from launch.__main__ import main
+from launch.jobs.preflight import Preflight
 code = main(sys.argv[1:])
 slow = {"tensorflow", "google.auth", "requests", "yaml", "numpy"} & set(sys.modules)
 assert not slow, slow
@@ -67,25 +69,35 @@ def test_every_problem_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_offline_and_within_a_second() -> None:
-    """With what starting Python takes, and again if the machine was busy with something else."""
-    for _ in range(3):
-        start = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-c", OFFLINE, "plan", *VERTEX, *FLAGS],
-            cwd=REPOSITORY,
-            env={"PATH": os.environ["PATH"]},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        seconds = time.monotonic() - start
-        assert (done.returncode, done.stderr) == (EXIT_DONE, "")
-        if seconds < 1:
-            return
-    raise AssertionError(f"it took {seconds:.1f} s")
+    """A second of processor time, with what starting Python takes: that is the same on a machine with other work."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE, "plan", *VERTEX, *FLAGS],
+        cwd=REPOSITORY,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (done.returncode, done.stderr) == (EXIT_DONE, "")
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
 def test_nobody_reads_to_the_end() -> None:
     command = f"{sys.executable} -m launch plan {' '.join([*SLICE, '--json', *FLAGS])} | head -1"
     done = subprocess.run(["sh", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
+
+
+def test_the_preflight_comes_after_the_plan(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*SLICE[:-1], "--preflight=auto"]
+    for answer, code in ((Preflight("fits", "compiles and fits"), EXIT_DONE), (Preflight("does not", "no"), EXIT_USER)):
+        monkeypatch.setattr("launch.commands.plan_command.ask", lambda job, mode, answer=answer: answer)
+        assert main(["plan", *options, *FLAGS]) == code
+        assert capsys.readouterr().out.endswith(f"\n\npreflight {answer.sentence}\n")
+        assert main(["plan", *options, "--json", *FLAGS]) == code
+        plan = json.loads(capsys.readouterr().out)
+        assert plan["preflight"] == answer.sentence and bool(plan["problems"]) == bool(code)

@@ -19,6 +19,7 @@ from fakes.cloud import FakeCloud, Fault, serving
 
 from launch.__main__ import main
 from launch.build.build_step import step
+from launch.jobs.preflight import Preflight
 from launch.records.job_access import JobAccess
 from trainer.errors import EXIT_DONE, EXIT_USER
 
@@ -263,3 +264,25 @@ def test_a_build_that_submits_the_job(cloud: FakeCloud, tree: Path, tmp_path: Pa
     arguments = job.spec["workerPoolSpecs"][0]["containerSpec"]["args"]
     assert arguments == ["--strategy=mirrored", *FLAGS[1:]]
     assert record(tmp_path, "flowers-1-build")["target"] == "cloud-build"
+
+
+SLICE = [
+    "--zone=us-west4-a",
+    "--accelerator=v5litepod-8",
+    "--name=flowers-1",
+    f"--image={IMAGE}",
+    "--project=project-1",
+]
+
+
+def test_a_slice_is_made_only_if_the_preflight_has_nothing_against_it(
+    cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    cloud.storage.locations["bucket"] = "US-WEST4"
+    for verdict, mode, code in (("does not", "auto", 2), ("could not be checked", "require", 2), ("fits", "auto", 0)):
+        answer = Preflight(verdict, f"{verdict} for v5litepod-8")
+        monkeypatch.setattr("launch.commands.submit_command.ask", lambda job, mode, answer=answer: answer)
+        assert main(["submit", "tpu-vm", *SLICE, f"--preflight={mode}", *FLAGS]) == code
+        assert bool(cloud.sent("tpu")) == (code == EXIT_DONE)
+    assert record(tmp_path)["preflight"] == "fits for v5litepod-8"
+    assert "it does not for v5litepod-8" in capsys.readouterr().err
