@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from launch.google.api_errors import ApiError, sentence
-from launch.google.google_api import GoogleApi
 from launch.google.timestamps import as_timestamp, optional_moment
 from launch.jobs.job import NAME_LABEL, SUBMISSION_LABEL
 from launch.services.build_request import CREATED_BY_TAG, submission_tag
-from launch.services.service import ApiRequest, JobStatus, NoSuchJobError, State
-from trainer.errors import UserError
+from launch.services.found_by_token import ServiceOfTokens
+from launch.services.service import ApiRequest, JobStatus, State
 
 _API = "cloudbuild"
 
@@ -34,51 +32,16 @@ _STATES = {
 """The service's words. A word that is new to us is taken for RUNNING, and for FAILED once the build has an end."""
 
 
-class CloudBuildService:
-    """Cloud Build; see `Service`."""
+class CloudBuildService(ServiceOfTokens):
+    """Cloud Build; see `Service`. The token is a tag."""
 
-    def __init__(self, api: GoogleApi) -> None:
-        """Asks nothing yet.
-
-        Args:
-          api: the way to Google's APIs.
-        """
-        self._api = api
-
-    def create(self, request: ApiRequest, submission: str) -> JobStatus:
-        """See `Service`. The API has no id of requests: a lost answer is looked up by its tag."""
-        parent = request.path.removesuffix("/builds")
-        answer = self._api.create_once(request, lambda: self._first(parent, submission))
-        return _status(answer.get("metadata", {}).get("build", answer))  # An operation, or the build that was found.
-
-    def find(self, project: str, location: str, submission: str) -> JobStatus | None:
-        """See `Service`."""
-        found = self._first(f"v1/projects/{project}/locations/{location}", submission)
-        return None if found is None else _status(found)
-
-    def get(self, resource: str) -> JobStatus:
-        """See `Service`."""
-        try:
-            return _status(self._api.send(ApiRequest(_API, "GET", f"v1/{resource}")))
-        except ApiError as error:
-            raise _for_the_user(error, resource) from error
+    api_name = _API
+    collection = "builds"
+    title = "Cloud Build"
 
     def list(self, project: str, location: str) -> Iterator[JobStatus]:
         """See `Service`; the newest first, as the API gives them."""
         return map(_status, self._tagged(f"v1/projects/{project}/locations/{location}", CREATED_BY_TAG))
-
-    def cancel(self, resource: str) -> None:
-        """See `Service`.
-
-        Raises:
-          NoSuchJobError: there is none of that name.
-          UserError: it may not be ended.
-        """
-        try:
-            self._api.send(ApiRequest(_API, "POST", f"v1/{resource}:cancel", body={}))
-        except ApiError as error:
-            if error.status != 400 or not self.get(resource).state.has_ended:
-                raise _for_the_user(error, resource) from error
 
     def log_filter(self, status: JobStatus) -> str:
         """See `Service`; as `gcloud` (528) reads the lines of a build."""
@@ -105,22 +68,19 @@ class CloudBuildService:
             "cancel": ("builds", "cancel", *where),
         }
 
-    def _first(self, parent: str, submission: str) -> dict[str, Any] | None:
-        return next(self._tagged(parent, submission_tag(submission)), None)
+    def _of_submission(self, parent: str, submission: str) -> Iterator[dict[str, Any]]:
+        return self._tagged(parent, submission_tag(submission))
+
+    def _status(self, job: Mapping[str, Any]) -> JobStatus:
+        return _status(job)
+
+    def _created(self, answer: dict[str, Any]) -> JobStatus:
+        return _status(answer.get("metadata", {}).get("build", answer))  # An operation, or the build that was found.
 
     def _tagged(self, parent: str, tag: str) -> Iterator[dict[str, Any]]:
         """The builds of a place that have a tag, page by page."""
         query = {"filter": f'tags="{tag}"', "pageSize": _PAGE_SIZE}
         return self._api.pages(ApiRequest(_API, "GET", f"{parent}/builds", query), "builds")
-
-
-def _for_the_user(error: ApiError, resource: str) -> Exception:
-    """A sentence, where the user can do something; the error itself otherwise."""
-    if error.status == 404:
-        return NoSuchJobError(f"Cloud Build has no {resource}: python -m launch list shows the jobs there are.")
-    if error.status == 403:
-        return UserError(sentence(error, f"{resource} is not yours to use"))
-    return error
 
 
 def _status(build: Mapping[str, Any]) -> JobStatus:

@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from launch.google.google_api import ApiError, GoogleApi
 from launch.google.timestamps import as_timestamp, optional_moment
 from launch.jobs.job import CREATED_BY, NAME_LABEL, SUBMISSION_LABEL
 from launch.records.job_facts import hardware_of
-from launch.services.service import ApiRequest, JobStatus, NoSuchJobError, State
-from trainer.errors import EXIT_PREEMPTED, UserError
+from launch.services.found_by_token import ServiceOfTokens
+from launch.services.service import ApiRequest, JobStatus, State
+from trainer.errors import EXIT_PREEMPTED
 
 _API = "aiplatform"
 
@@ -44,51 +44,17 @@ _NO_MACHINES = re.compile(r"Resources are insufficient in region|\bSTOCKOUT\b|\b
 """How the service tells that a job's spot machines were taken away more often than it gets others."""
 
 
-class VertexService:
-    """Vertex AI; see `Service`."""
+class VertexService(ServiceOfTokens):
+    """Vertex AI; see `Service`. The token is a label."""
 
-    def __init__(self, api: GoogleApi) -> None:
-        """Asks nothing yet.
-
-        Args:
-          api: the way to Google's APIs.
-        """
-        self._api = api
-
-    def create(self, request: ApiRequest, submission: str) -> JobStatus:
-        """See `Service`. The API has no id of requests: a lost answer is looked up by its label."""
-        parent = request.path.removesuffix("/customJobs")
-        return _status(self._api.create_once(request, lambda: self._first(parent, submission)))
-
-    def find(self, project: str, location: str, submission: str) -> JobStatus | None:
-        """See `Service`."""
-        found = self._first(f"v1/projects/{project}/locations/{location}", submission)
-        return None if found is None else _status(found)
-
-    def get(self, resource: str) -> JobStatus:
-        """See `Service`."""
-        try:
-            return _status(self._api.send(ApiRequest(_API, "GET", f"v1/{resource}")))
-        except ApiError as error:
-            raise _for_the_user(error, resource) from error
+    api_name = _API
+    collection = "customJobs"
+    title = "Vertex AI"
 
     def list(self, project: str, location: str) -> Iterator[JobStatus]:
         """See `Service`. The API promises no order, so that all are read before the first is given."""
         found = self._labelled(f"v1/projects/{project}/locations/{location}", *CREATED_BY)
         yield from sorted(map(_status, found), key=_age, reverse=True)
-
-    def cancel(self, resource: str) -> None:
-        """See `Service`.
-
-        Raises:
-          NoSuchJobError: there is none of that name.
-          UserError: it may not be ended.
-        """
-        try:
-            self._api.send(ApiRequest(_API, "POST", f"v1/{resource}:cancel", body={}))
-        except ApiError as error:
-            if error.status != 400 or not self.get(resource).state.has_ended:
-                raise _for_the_user(error, resource) from error
 
     def log_filter(self, status: JobStatus) -> str:
         """See `Service`; lines of the workers and of Vertex AI itself, as `gcloud` (528) reads them."""
@@ -106,24 +72,16 @@ class VertexService:
         verbs = {"logs": "stream-logs", "status": "describe", "cancel": "cancel"}
         return {name: ("ai", "custom-jobs", verb, resource) for name, verb in verbs.items()}
 
-    def _first(self, parent: str, submission: str) -> dict[str, Any] | None:
-        return next(self._labelled(parent, SUBMISSION_LABEL, submission), None)
+    def _of_submission(self, parent: str, submission: str) -> Iterator[dict[str, Any]]:
+        return self._labelled(parent, SUBMISSION_LABEL, submission)
+
+    def _status(self, job: Mapping[str, Any]) -> JobStatus:
+        return _status(job)
 
     def _labelled(self, parent: str, label: str, value: str) -> Iterator[dict[str, Any]]:
         """The jobs of a place that have a label, page by page."""
         query = {"filter": f'labels.{label}="{value}"', "pageSize": _PAGE_SIZE}
         return self._api.pages(ApiRequest(_API, "GET", f"{parent}/customJobs", query), "customJobs")
-
-
-def _for_the_user(error: ApiError, resource: str) -> Exception:
-    """A sentence, where the user can do something; the error itself otherwise."""
-    if error.status == 404:
-        return NoSuchJobError(f"Vertex AI has no {resource}: python -m launch list shows the jobs there are.")
-    if error.status == 403:
-        return UserError(
-            f"{resource} is not yours to use ({error.message}): ask for the role roles/aiplatform.user in its project."
-        )
-    return error
 
 
 def _status(job: Mapping[str, Any]) -> JobStatus:

@@ -194,7 +194,7 @@ def test_a_job_that_is_not_there_is_said(cloud: FakeCloud) -> None:
 def test_a_job_that_may_not_be_seen_is_said(cloud: FakeCloud) -> None:
     cloud.faults.append(Fault("customJobs", 403))
     for ask in (service_at(cloud).get, service_at(cloud).cancel):
-        with pytest.raises(UserError, match=r"customJobs/5 is not yours to use \(injected\): ask for the role"):
+        with pytest.raises(UserError, match=r"customJobs/5 is not yours to use: .*roles/aiplatform.user"):
             ask(f"{PARENT}/customJobs/5")
 
 
