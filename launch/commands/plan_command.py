@@ -54,7 +54,7 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
 
     plan = planned(options, trainer_flags, os.environ, datetime.now(), PLANNED_SUBMISSION, Path.cwd())
     if not options.json:
-        print_text(plan_text(plan))
+        print_text(plan_text(plan))  # At once: the preflight takes longer.
     answer = None if plan.problems else ask(plan.job, options.preflight)
     against = objections(answer, options.preflight)
     if options.json:

@@ -25,9 +25,11 @@ from launch.jobs.preflight import add_preflight_option, ask, objections
 from launch.jobs.targets import add_target, planned
 from launch.records.job_access import JobAccess, add_common_options, as_sentences, open_access
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, UserError
+from trainer.terminal import print_error
 
 if TYPE_CHECKING:
     from launch.jobs.plan import Plan, PlannedBuild
+    from launch.jobs.preflight import Preflight
     from launch.records.records import Record
     from launch.services.service import JobStatus
 
@@ -68,9 +70,6 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
     Raises:
       UserError: something is wrong that the user can mend; no job was made then, or none of those not yet named.
     """
-    from launch.jobs.submission import record_of, require_free_name, submit
-    from launch.jobs.submit_checks import require_what_it_needs
-
     now = datetime.now(timezone.utc)
     plans = _plans(options, trainer_flags, now)
     problems = dict.fromkeys(problem for plan in plans for problem in plan.problems)
@@ -79,22 +78,47 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
     access = open_access(options)
     if not (options.json or options.quiet):
         _show(plans)
+    try:
+        with as_sentences():
+            return _submit(access, plans, now, options)
+    except KeyboardInterrupt:
+        print_error("interrupted; python -m launch list shows whether a job was made.")
+        return EXIT_PREEMPTED
+
+
+def _submit(access: JobAccess, plans: Sequence[Plan], now: datetime, options: argparse.Namespace) -> int:
+    """First what is quickly told, then what takes longer, then the jobs; gives the exit code."""
+    from launch.jobs.submission import record_of, require_free_name, submit
+    from launch.jobs.submit_checks import require_what_it_needs
+
+    records = [record_of(plan, now) for plan in plans]
+    for record in records:
+        require_free_name(record, access.records)
+    require_what_it_needs(access.api(), plans[0].job, image_is_built=plans[0].image_build is not None)
+    answers = _preflight(access, plans, options)
+    if not _have_image(access, plans[0], options):
+        return EXIT_PREEMPTED
+    for record, answer in zip(records, answers):
+        service = access.service(record.target)
+        asked = replace(record, preflight=answer.text if answer else "")
+        made, status = submit(asked, service, access.records, may_exist=bool(options.submission))
+        _tell(options, access, made, status)
+    return _wait(access, made) if options.wait else EXIT_DONE
+
+
+def _preflight(access: JobAccess, plans: Sequence[Plan], options: argparse.Namespace) -> list[Preflight | None]:
+    """What is known of each job's steps on its TPU; None where nobody is asked.
+
+    Raises:
+      UserError: something speaks against a job.
+    """
+    if options.preflight != "off" and plans[0].job.hardware.is_tpu:
+        access.console(quiet=options.json).note("asking the preflight, which traces the steps as for this slice")
     answers = [ask(plan.job, options.preflight) for plan in plans]
     against = dict.fromkeys(reason for answer in answers for reason in objections(answer, options.preflight))
     if against:
         raise UserError(" ".join(against))
-    with as_sentences():
-        records = [record_of(plan, now, answer) for plan, answer in zip(plans, answers)]
-        for record in records:
-            require_free_name(record, access.records)
-        require_what_it_needs(access.api(), plans[0].job, image_is_built=plans[0].image_build is not None)
-        if not _have_image(access, plans[0], options):
-            return EXIT_PREEMPTED
-        for record in records:
-            service = access.service(record.target)
-            made, status = submit(record, service, access.records, may_exist=bool(options.submission))
-            _tell(options, access, made, status)
-        return _wait(access, made) if options.wait else EXIT_DONE
+    return answers
 
 
 def _plans(options: argparse.Namespace, trainer_flags: Sequence[str], now: datetime) -> list[Plan]:

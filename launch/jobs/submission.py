@@ -12,16 +12,14 @@ from trainer.errors import UserError
 
 if TYPE_CHECKING:
     from launch.jobs.plan import Plan
-    from launch.jobs.preflight import Preflight
 
 
-def record_of(plan: Plan, moment: datetime, preflight: Preflight | None) -> Record:
+def record_of(plan: Plan, moment: datetime) -> Record:
     """The record of a plan that is about to be submitted.
 
     Args:
       plan: without problems.
       moment: now, in UTC.
-      preflight: what was said of its steps; None: nobody was asked.
     """
     job = plan.job
     return Record(
@@ -42,7 +40,6 @@ def record_of(plan: Plan, moment: datetime, preflight: Preflight | None) -> Reco
         max_run_hours=job.max_run_hours,
         max_requests=job.max_requests,
         provisioning=job.provisioning,
-        preflight=preflight.text if preflight else "",
     )
 
 

@@ -21,7 +21,7 @@ from launch.__main__ import main
 from launch.build.build_step import step
 from launch.jobs.preflight import Preflight
 from launch.records.job_access import JobAccess
-from trainer.errors import EXIT_DONE, EXIT_USER
+from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER
 
 IMAGE = "us-central1-docker.pkg.dev/project-1/r/trainer:1"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -286,3 +286,14 @@ def test_a_slice_is_made_only_if_the_preflight_has_nothing_against_it(
         assert bool(cloud.sent("tpu")) == (code == EXIT_DONE)
     assert record(tmp_path)["preflight"] == "fits for v5litepod-8"
     assert "it does not for v5litepod-8" in capsys.readouterr().err
+
+
+def test_an_interruption_says_how_to_find_out(
+    cloud: FakeCloud, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("launch.jobs.submission.submit", interrupt)
+    assert main([*VERTEX, *FLAGS]) == EXIT_PREEMPTED
+    assert "python -m launch list shows whether a job was made" in capsys.readouterr().err
