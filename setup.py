@@ -26,6 +26,7 @@ COMMON = [
     "numpy>=1.26",
     "pillow>=10",
     "pydantic>=2.7",
+    "pyyaml>=6",
     "rich>=13.7",
     "scikit-learn>=1.4",
     "scipy>=1.10",
@@ -62,6 +63,10 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "test": [
+            "check-jsonschema>=0.29",
+            "google-cloud-aiplatform>=1.90",  # This and the next two judge our requests; nothing is sent with them.
+            "google-cloud-build>=3.20",
+            "google-cloud-tpu>=1.20",
             "mypy>=1.11",
             "pytest>=8",
             "pytest-timeout>=2.3",

@@ -33,7 +33,7 @@ if __name__ == "__main__":
 
 from machine import machine
 
-from launch.worker_processes import free_ports, worker_environment
+from launch.local.worker_processes import free_ports, worker_environment
 from trainer.agreement import come_together
 from trainer.cluster import Cluster, connect
 from trainer.config import Config

@@ -1,8 +1,10 @@
 """Starts the trainer somewhere.
 
-    python -m launch run --workers=2 -- TRAINER FLAGS    several workers on this machine
+    python -m launch run --workers=2 -- FLAGS           several workers here
+    python -m launch plan vertex -- FLAGS               what a job would be
+    python -m launch submit vertex --build -- FLAGS     makes it
 
-What stands behind -- are flags of `python -m trainer.task`.
+FLAGS, behind --, are those of `python -m trainer.task`.
 """
 
 from __future__ import annotations
@@ -12,11 +14,29 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from launch import run_command
+from launch.commands import (
+    cancel_command,
+    doctor_command,
+    list_command,
+    logs_command,
+    plan_command,
+    run_command,
+    status_command,
+    submit_command,
+)
 from trainer.errors import EXIT_PREEMPTED, EXIT_USER, UserError
 from trainer.terminal import ensure_standard_streams, print_error
 
-COMMANDS = (run_command,)
+COMMANDS = (
+    run_command,
+    plan_command,
+    submit_command,
+    list_command,
+    status_command,
+    logs_command,
+    cancel_command,
+    doctor_command,
+)
 """Modules with NAME, SUMMARY, `add_options(parser)` and `execute(options, trainer_flags)`, which gives the exit code.
 They import what takes long only in `execute`."""
 

@@ -1,5 +1,4 @@
-"""What the commands on jobs print for a person: tables and titled lines, as wide as the terminal. Nothing in a name acts
-on it."""
+"""What the commands on jobs print: tables and folded lines, as wide as the terminal, on which nothing in them acts."""
 
 from __future__ import annotations
 
@@ -79,6 +78,11 @@ def print_lines(lines: Sequence[str], stream: TextIO | None = None) -> None:
         discard(stream)
 
 
+def print_text(text: str) -> None:
+    """Prints a text of one line or several, in which nothing acts on the terminal."""
+    print_lines([printable(text, sys.stdout.encoding, kept="\n")])
+
+
 def print_json(value: Any) -> None:
     """Prints indented JSON in ASCII, which no terminal acts on."""
     print_lines([json.dumps(value, indent=2)])
@@ -118,7 +122,7 @@ def folded(start: str, text: str, look: Look) -> list[str]:
       look: of the stream.
     """
     line = f"{start}{look.text(text)}"
-    if look.width is None or len(line) <= look.width:
+    if look.width is None or len(line) <= look.width or " " not in text:  # One long word: the terminal breaks it.
         return [line]
     return textwrap.wrap(
         line,

@@ -18,7 +18,14 @@ from runs import pretend_to_export
 
 VIRTUAL_DEVICES = 4
 
-STARTED_FIRST = ("test_workers.py", "test_kills.py", "test_watch.py", "test_equivalence.py", "test_real_module.py")
+STARTED_FIRST = (
+    "test_workers.py",
+    "test_vertex_to_the_end.py",
+    "test_kills.py",
+    "test_watch.py",
+    "test_equivalence.py",
+    "test_real_module.py",
+)
 """Files of few tests that take long: begun last, they would leave one of two processes without work."""
 
 tf.config.set_logical_device_configuration(

@@ -1,13 +1,18 @@
-"""Jobs for tests: hardware as the catalog would give it, and a Job whose config is what its flags come to."""
+"""Jobs for tests: hardware as the catalog would give it, a Job whose config is what its flags come to, and the way to
+the fake cloud."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
+from fakes.cloud import FakeCloud
+from google.auth.credentials import AnonymousCredentials
+from google.auth.transport.requests import AuthorizedSession
 
-from launch.job import Hardware, Job, Target
+from launch.google.google_api import GoogleApi
+from launch.jobs.job import Hardware, Job, Target
 from trainer.config import Config
 from trainer.config_flags import config_from_flags, define_flags, parse_arguments, read_local_text
 
@@ -60,3 +65,9 @@ def make_job(
     return Job(
         target=target, hardware=hardware, config=parsed(all_flags), trainer_flags=all_flags, **{**chosen, **fields}
     )
+
+
+def api_at(cloud: FakeCloud, sleep: Callable[[float], None] = lambda seconds: None) -> GoogleApi:
+    """A way to the fake cloud, without credentials and, unless `sleep` makes them, without pauses."""
+    session = AuthorizedSession(AnonymousCredentials())
+    return GoogleApi(session, cloud.environment(), sleep=sleep, jitter=lambda: 0.0)

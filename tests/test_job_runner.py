@@ -52,7 +52,7 @@ class Lab:
 
     def create(self, *pools: dict[str, Any], **scheduling: Any) -> str:
         """Creates a job; gives its name."""
-        spec = {"workerPoolSpecs": list(pools), "scheduling": scheduling}
+        spec: dict[str, Any] = {"workerPoolSpecs": list(pools), "scheduling": scheduling}
         answer = requests.post(f"{self.cloud.address}/{JOBS}", json={"displayName": "d", "jobSpec": spec}, timeout=10)
         assert answer.json()["state"] == "JOB_STATE_QUEUED", answer.text
         return str(answer.json()["name"])
@@ -92,7 +92,7 @@ STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAIT
 
 @pytest.mark.parametrize("shape", ["pools", "tasks"])
 def test_each_replica_is_told_who_it_is_and_where_to_write(shape: ClusterShape) -> None:
-    spec = {
+    spec: dict[str, Any] = {
         "workerPoolSpecs": [pool(""), pool("", 2)],
         "baseOutputDirectory": {"outputUriPrefix": "gs://bucket/runs/1/"},
         "tensorboard": "projects/p/locations/r/tensorboards/1",

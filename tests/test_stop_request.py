@@ -8,11 +8,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from trainer.errors import EXIT_PREEMPTED
-from trainer.stop_request import Preempted, StopRequest
+from trainer.stop_request import Preempted, StopRequest, keeping_handlers
 
 
 def send(number: signal.Signals) -> None:
@@ -63,6 +64,24 @@ def test_the_handlers_of_before_come_back() -> None:
     with StopRequest().listening():
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_handler_that_somebody_else_replaced_comes_back(stop: StopRequest) -> None:
+    with keeping_handlers():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        send(signal.SIGTERM)
+    with pytest.raises(Preempted, match="SIGTERM"):
+        send(signal.SIGTERM)
+        time.sleep(5)
+
+
+def test_another_thread_leaves_handlers_alone() -> None:
+    def enter() -> bool:
+        with keeping_handlers():
+            return True
+
+    with ThreadPoolExecutor(1) as executor:
+        assert executor.submit(enter).result()
 
 
 def test_a_notice_from_another_thread_interrupts_the_main_one(stop: StopRequest) -> None:

@@ -141,6 +141,13 @@ def test_a_slice_is_connected_to_before_it_is_started_and_needs_no_tpu_support_h
     assert environment["no_grpc_proxy"] == "127.0.0.1"
 
 
+def test_a_slice_is_reached_by_the_addresses_of_all_its_hosts(grpc_servers: tuple[str, ...]) -> None:
+    recorder = Recorder(grpc_servers)
+    address = f"grpc://{','.join(grpc_servers)}"
+    assert connect_tpu(address, recorder.calls(), {}).num_replicas_in_sync == 8
+    assert recorder.made[0] == ("resolve", address)
+
+
 def test_a_server_is_reached_by_its_address(grpc_servers: tuple[str, ...]) -> None:
     recorder = Recorder(grpc_servers[:1])
     assert connect_tpu(f"grpc://{grpc_servers[0]}", recorder.calls(), {}).num_replicas_in_sync == 4
@@ -221,7 +228,9 @@ def test_a_server_without_a_tpu_is_said(grpc_servers: tuple[str, ...], failing: 
         "grpc://10.0.0.2:0",
         "grpc://10.0.0.2:99999",
         "grpc://[::1]:8470",
-        "grpc://a:8470,b:8470",
+        "grpc://a:8470,b",
+        "grpc://a:8470,",
+        "grpc://a:8470,grpc://b:8470",
         "grpc://a..b:8470",
         "http://10.0.0.2:8470",
         "grpc:10.0.0.2:8470",

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fakes.vertex_replicas import replicas_of
 from runs import run_task, status_of
 
 from trainer.config import Config
-from trainer.errors import EXIT_DONE, EXIT_USER, UserError
+from trainer.errors import EXIT_DONE, UserError
 from trainer.vertex_output import output_directory, with_vertex_output
 from trainer.worker_differences import config_differences
 
@@ -27,10 +28,13 @@ def vertex_environment(base: str) -> dict[str, str]:
 
 @pytest.fixture
 def on_vertex(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Gives this process a job's variables."""
+    """Gives this process the variables of a job of one worker."""
 
     def enter(base: Path) -> None:
-        for name, value in vertex_environment(str(base)).items():
+        pool = {"replicaCount": "1", "containerSpec": {"command": ["python"]}}
+        spec = {"workerPoolSpecs": [pool], "baseOutputDirectory": {"outputUriPrefix": str(base)}}
+        (replica,) = replicas_of("projects/p/locations/r/customJobs/1", spec, {})
+        for name, value in replica.environment.items():
             monkeypatch.setenv(name, value)
 
     return enter
@@ -128,17 +132,19 @@ def test_a_dry_run_shows_it_and_writes_nothing(
     assert not (tmp_path / "base").exists()
 
 
-def test_a_run_with_other_names_is_not_gone_on_with_unasked(
+@pytest.mark.usefixtures("no_export")
+def test_a_run_that_began_with_other_names_keeps_them_and_says_so(
     tmp_path: Path, on_vertex: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = Config(run_dir=str(tmp_path))
-    (tmp_path / "config.json").write_text(config.to_json(), encoding="utf-8")
+    assert run_task(*TINY, "--export=", f"--run_dir={tmp_path}") == EXIT_DONE
+    assert capsys.readouterr().err == ""
     on_vertex(tmp_path)
-    assert run_task() == EXIT_USER
+    assert run_task(*TINY) == EXIT_DONE
     assert capsys.readouterr().err == (
-        f"error: --run_dir={tmp_path} holds a run with --run_dir_layout=plain, not vertex: give another directory, or "
-        f"--run_dir={tmp_path} alone to go on there.\n"
+        f"warning: The run in {tmp_path} keeps the --run_dir_layout=plain that it began with, not vertex: only in a "
+        "new directory Vertex AI would find its model and its curves.\n"
     )
+    assert status_of(tmp_path)["export"] == str(tmp_path / "export") and not (tmp_path / "model").exists()
 
 
 def test_a_sweep_lies_there_too(

@@ -11,7 +11,7 @@ from pathlib import Path
 import kill_workers
 import pytest
 
-from launch.worker_processes import free_ports, worker_environment
+from launch.local.worker_processes import free_ports, worker_environment
 from trainer.errors import EXIT_USER
 
 pytestmark = pytest.mark.strategies

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from trainer.config import Config
 from trainer.config_errors import batch_size_problem
 from trainer.errors import UserError
+from trainer.stop_request import keeping_handlers
 from trainer.topology import Topology, bypass_proxy, split_address
 from trainer.wording import counted
 from trainer.worker_strategy import WorkerStrategy
@@ -231,8 +232,10 @@ def _workers(config: Config, topology: Topology) -> Cluster:
         _split_cpu(config.virtual_devices)
     bypass_proxy([split_address(address)[0] for address in topology.workers], os.environ)
     kind = "GPU" if gpus else "virtual CPU replica" if config.virtual_devices else "CPU replica"
+    with keeping_handlers():
+        strategy = WorkerStrategy(topology, "GPU" if gpus else "CPU", local)
     return Cluster(
-        WorkerStrategy(topology, "GPU" if gpus else "CPU", local),
+        strategy,
         "GPU" if gpus else "CPU",
         f"multi_worker: {topology.name} of {counted(len(topology.workers), 'worker')}, {counted(local, kind)} each",
         topology=topology,

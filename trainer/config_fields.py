@@ -80,7 +80,7 @@ class Fields(BaseModel):
         "local",
         "Where it runs",
         "With --strategy=tpu: local, for the chips of this machine; the NAME of a Cloud TPU or of a slice; or "
-        "grpc://HOST:PORT.",
+        "grpc://HOST:PORT, for a slice with the HOST:PORT of all its hosts, separated by commas.",
         changes_result=False,
     )
     worker_timeout: float = _field(

@@ -94,7 +94,7 @@ def execute(
     console = Console(quiet=quiet)
     with stopwatch.measure("startup"):
         topology, run_dir = come_together(config, os.environ, console, lease)
-        config = with_layout_of_run(config, run_dir)
+        config = with_layout_of_run(config, run_dir, console.warning)
         run = RunDirectory(run_dir, layout=config.run_dir_layout)
         if topology and not topology.trains:
             return watch(config, run, topology, console)

@@ -31,6 +31,24 @@ class Preempted(KeyboardInterrupt):
     """
 
 
+@contextlib.contextmanager
+def keeping_handlers() -> Iterator[None]:
+    """Puts back, at the end, whatever takes SIGTERM and SIGINT now.
+
+    TensorFlow takes SIGTERM for itself when the workers connect, and does nothing with it that a run would notice
+    (2.21: the coordination service's notice of preemption). Does nothing in another thread than the main one, which has
+    no say in it.
+    """
+    before = {number: signal.getsignal(number) for number in _REASONS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:  # None: it was set by no Python program.
+                    signal.signal(number, handler)
+
+
 class StopRequest:
     """Whether and why the run is to stop. Without `listening` nobody asks but `ask` and the clock."""
 

@@ -1,15 +1,16 @@
-"""How a TPU is reached: `--tpu=local`, `--tpu=NAME` or `--tpu=grpc://HOST:PORT`.
+"""How a TPU is reached: `--tpu=local`, `--tpu=NAME` or `--tpu=grpc://HOST:PORT,HOST:PORT,...`.
 
 What TensorFlow and Cloud TPU document, as of 2026-11; none of it was ever run on a TPU by us:
 
   local   The chips of this machine, a TPU VM with one host. TensorFlow must be the distribution with TPU support
           (`tensorflow-tpu`), and one process at a time has the chips.
-  NAME    A slice of several hosts, created with a runtime version that ends in `-pod`. One process, on the slice's
-          worker 0, drives the TPU servers of all hosts; it must be started with TPU_LOAD_LIBRARY=0, so that TensorFlow
-          leaves the chips to the server of its own host. There, `local` would be the wrong choice: a host of a slice
-          cannot start without the others. The name is looked up by the Cloud TPU API from a machine in the TPU's
-          project and zone, with the package cloud-tpu-client.
-  grpc    A TPU server by its address, where no name can be looked up; Cloud TPUs listen on port 8470.
+  grpc    TPU servers by their addresses: of a slice of several hosts, all of them in the order of the hosts' numbers.
+          One process, on the slice's worker 0, drives them; it must be started with TPU_LOAD_LIBRARY=0, so that
+          TensorFlow leaves the chips to the server of its own host. There, `local` would be the wrong choice: a host of
+          a slice cannot start without the others. `python -m trainer.tpu_server` is such a server; `launch` starts one
+          on every host (`launch.services.tpu_startup`). Cloud TPUs listen on port 8470.
+  NAME    The same, where runtime versions that end in `-pod` start the servers. The name is looked up by the Cloud TPU
+          API from a machine in the TPU's project and zone, with the package cloud-tpu-client.
 
 The client of a remote TPU needs no TPU support of its own: the ordinary 2.20 and 2.21 wheels got as far as the (absent)
 chips of a server of tensorflow-tpu 2.20.0 (2026-11).
@@ -31,11 +32,9 @@ from tensorflow.python.framework import kernels
 
 from trainer.errors import UserError
 from trainer.topology import HOST_PATTERN, bypass_proxy, split_address
+from trainer.tpu_server import DEFAULT_PORT
 
 LOCAL = "local"
-
-_SERVER_PORT = 8470
-"""Where TPU servers listen (TensorFlow 2.21)."""
 
 _LOOKUP_SECONDS = 20.0
 """How long a name may take to be looked up: TensorFlow's own requests wait without end."""
@@ -80,7 +79,7 @@ def connect_tpu(
     """Gets hold of every core of a TPU.
 
     Args:
-      tpu: `--tpu`: "local", a name, or "grpc://HOST:PORT".
+      tpu: `--tpu`: "local", a name, or "grpc://HOST:PORT", with commas between several HOST:PORT.
       calls: TensorFlow's, by default.
       environment: of this process.
 
@@ -109,11 +108,12 @@ def connect_tpu(
 def _find(tpu: str, calls: TpuCalls) -> Any:
     """The resolver of a remote TPU, which knows its servers."""
     if "/" in tpu or ":" in tpu:
-        parts = re.fullmatch(rf"grpc://{HOST_PATTERN}:([0-9]{{1,5}})", tpu)
-        if not parts or not 1 <= int(parts[1]) <= 65535:
+        scheme, _, addresses = tpu.partition("//")
+        ports = [re.fullmatch(rf"{HOST_PATTERN}:([0-9]{{1,5}})", address) for address in addresses.split(",")]
+        if scheme != "grpc:" or not all(port and 1 <= int(port[1]) <= 65535 for port in ports):
             raise UserError(
-                f"--tpu={tpu}: an address must be grpc://HOST:PORT, as in grpc://10.0.0.2:{_SERVER_PORT}, with a name "
-                "or an IPv4 address."
+                f"--tpu={tpu}: an address must be grpc://HOST:PORT, as in grpc://10.0.0.2:{DEFAULT_PORT}, with a name "
+                "or an IPv4 address; more of them follow after commas, as HOST:PORT."
             )
         return calls.resolve(tpu)
     if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", tpu):

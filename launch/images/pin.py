@@ -1,6 +1,6 @@
 """Writes what the images install, every package with its version:
 
-    python3.11 launch/images/pin.py cpu gpu tpu
+    python3.11 -m launch.images.pin cpu gpu tpu
 
 pip chooses the versions by setup.py and installs nothing; it takes the Python and the kind of machine that it runs on,
 so run this with the images' Python 3.11 on Linux and x86-64. Commit what changed after the tests have passed with it.
@@ -28,7 +28,7 @@ PYTHON = (3, 11)
 def main(targets: list[str]) -> int:
     """Writes the files of some targets; gives the exit code."""
     if sys.version_info[:2] != PYTHON:
-        print(f"error: the images have Python {PYTHON[0]}.{PYTHON[1]}; run this with it.", file=sys.stderr)
+        print(f"error: the images have Python {PYTHON[0]}.{PYTHON[1]}: run this with it.", file=sys.stderr)
         return 2
     unknown = [target for target in targets if target not in ASKED_FOR]
     if unknown or not targets:
@@ -45,7 +45,7 @@ def pinned_text(target: str) -> str:
     if target == "tpu":  # These would bring in the other TensorFlow by their dependencies: see setup.py.
         needed = (ROOT / "requirements-tpu.txt").read_text(encoding="utf-8").splitlines()
         lines += [line for line in needed if line and not line.startswith("#")]
-    head = f"# Written by `python3.11 launch/images/pin.py {target}`."
+    head = f"# Written by `python3.11 -m launch.images.pin {target}`."
     return "\n".join([head, *sorted(lines)]) + "\n"
 
 

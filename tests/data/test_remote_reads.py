@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from trainer.config import Config
 from trainer.data.images import ImageInput
 from trainer.data.order import Share
 from trainer.data.pipeline import evaluation_batches, training_batches
-from trainer.data.source import EncodedSource, SkippedImage
+from trainer.data.source import EncodedSource
 
 EXAMPLES = 48
 LATENCY_SECONDS = 0.1
@@ -52,7 +52,7 @@ class SlowSource(EncodedSource):
     def place_of(self, index: int) -> str:
         return self.keys[index]
 
-    def without(self, bad: Sequence[SkippedImage]) -> EncodedSource:
+    def _taking(self, kept: NDArray[np.int64]) -> EncodedSource:
         raise NotImplementedError
 
     def _content(self) -> bytes:

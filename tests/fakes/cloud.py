@@ -31,6 +31,10 @@ from fakes.vertex_api import VertexApi
 __all__ = ["Answer", "CloudRequest", "FakeCloud", "Fault", "GoogleError", "serving"]
 
 
+NOWHERE = "http://127.0.0.1:9"
+"""The discard port, where nobody listens: a proxy for all that is not the fake."""
+
+
 class Api(Protocol):
     """A service behind the port."""
 
@@ -104,8 +108,19 @@ class FakeCloud(FakeServer):
         return {**overrides, f"{prefix}STORAGE": f"{self.address}/", "STORAGE_EMULATOR_HOST": self.address}
 
     def credentials(self, folder: Path) -> dict[str, str]:
-        """Writes a service account's key into a folder; gives the variables that lead Google's library to it."""
-        return {"GOOGLE_APPLICATION_CREDENTIALS": str(write_key(folder, self.address)), "NO_GCE_CHECK": "true"}
+        """Writes a service account's key into a folder; gives the variables that lead Google's library to it.
+
+        The library asks iamcredentials.googleapis.com in the background too (google-auth 2.62, 2026-11): a proxy which
+        leads nowhere, or here for TensorFlow's sake, keeps that on this machine.
+        """
+        proxy = self.address if self.tls else NOWHERE
+        return {
+            "GOOGLE_APPLICATION_CREDENTIALS": str(write_key(folder, self.address)),
+            "NO_GCE_CHECK": "true",
+            "http_proxy": proxy,
+            "https_proxy": proxy,
+            "no_proxy": "127.0.0.1,localhost",
+        }
 
     def bucket(self, name: str) -> StoredObjects:
         """The objects of a bucket, which is made if need be."""

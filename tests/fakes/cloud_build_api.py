@@ -132,7 +132,7 @@ class CloudBuildApi:
         operation = r"/v1/(?:projects/[^/]+/locations/[^/]+/)?operations/build/([^/]+)/([^/]+)"
         routes = (
             Route("POST", _PARENT, self._create, ("parent",)),
-            Route("GET", _PARENT, self._list, PAGE_PARAMETERS),
+            Route("GET", _PARENT, self._list, (*PAGE_PARAMETERS, "parent")),
             Route("GET", rf"{_PARENT}/([0-9a-f-]+)", self._get),
             Route("POST", rf"{_PARENT}/([0-9a-f-]+):cancel", self._cancel),
             Route("GET", operation, self._get_operation),
@@ -145,7 +145,7 @@ class CloudBuildApi:
         body = checked(Schema, body_of(request), _OUTPUT_ONLY)
         check_build(body)
         number = str(uuid.uuid4())
-        where = f"projects/{project}/locations/{location or 'global'}"
+        where = _where(request, project, location)
         made = {
             "name": f"{where}/builds/{number}",
             "id": number,
@@ -163,8 +163,8 @@ class CloudBuildApi:
 
     def _list(self, request: Request, project: str, location: str | None) -> dict[str, Any]:
         fits = predicate(request.query.get("filter", ""))
-        where = f"projects/{project}/locations/{location or 'global'}/"
-        there = [build.resource for build in reversed(self.builds.values()) if build.name.startswith(where)]
+        where = _where(request, project, location)
+        there = [build.resource for build in reversed(self.builds.values()) if build.name.startswith(f"{where}/")]
         return page(request, [resource for resource in there if fits(resource)], "builds")
 
     def _get(self, _: Request, project: str, location: str | None, number: str) -> dict[str, Any]:
@@ -191,6 +191,15 @@ class CloudBuildApi:
         if number not in self.builds or self.builds[number].name != name:
             raise GoogleError(404, "Requested entity was not found.")
         return self.builds[number]
+
+
+def _where(request: Request, project: str, location: str | None) -> str:
+    """The place that a request is about: that of its path, or its parameter "parent", which Google's client gives."""
+    place = f"projects/{project}/locations/{location or 'global'}"
+    parent = request.query.get("parent", place)
+    if not re.fullmatch(rf"projects/{re.escape(project)}/locations/{location or '[a-z0-9-]+'}", parent):
+        raise GoogleError(400, f"parent {parent} is not of {place}")
+    return parent
 
 
 def check_build(body: Mapping[str, Any]) -> None:
@@ -259,7 +268,10 @@ def _names(text: str) -> set[str]:
 
 
 def _texts(value: Any) -> list[str]:
+    """All texts in which substitutions are replaced; scripts are left as they are
+    (cloud.google.com/build/docs/configuring-builds/run-bash-scripts, 2026-11)."""
     if isinstance(value, str):
         return [value]
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else []
-    return [text for part in inner for text in _texts(part)]
+    if isinstance(value, Mapping):
+        value = [part for name, part in value.items() if name != "script"]
+    return [text for part in value for text in _texts(part)] if isinstance(value, list) else []

@@ -9,14 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from fakes.cloud import FakeCloud
+from fakes.cloud import NOWHERE, FakeCloud
 from fakes.credentials import PROJECT
 
 SECONDS = 60
 """What one command may take. A start alone is about 2 s of processor time."""
-
-_NOWHERE = "http://127.0.0.1:9"
-"""The discard port, where nobody listens: the proxy for all that is not the fake."""
 
 requires_gcloud = pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed here")
 
@@ -42,8 +39,8 @@ def environment(cloud: FakeCloud, folder: Path) -> dict[str, str]:
         "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true",
         "CLOUDSDK_SURVEY_DISABLE_PROMPTS": "true",
         "NO_GCE_CHECK": "true",
-        "http_proxy": _NOWHERE,
-        "https_proxy": _NOWHERE,
+        "http_proxy": NOWHERE,
+        "https_proxy": NOWHERE,
         "no_proxy": "127.0.0.1",
     }
 

@@ -262,10 +262,11 @@ def _permission(request: Request) -> str:
 
 def _parts(request: Request) -> tuple[dict[str, Any], bytes]:
     """The two parts of a multipart upload: facts and content."""
-    boundary = re.search(r'boundary="?([^";]+)', request.headers["Content-Type"])
+    boundary = re.search(r"""boundary=["']?([^"';]+)""", request.headers["Content-Type"])
     assert boundary is not None
     _, facts, content, _ = request.body.split(b"--" + boundary[1].encode())
-    return json.loads(facts.split(b"\r\n\r\n", 1)[1]), content.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n")
+    end = b"\r\n" if facts.startswith(b"\r\n") else b"\n"  # gcloud's lines end as Unix's do, and Google takes them.
+    return json.loads(facts.split(end * 2, 1)[1]), content.split(end * 2, 1)[1].removesuffix(end)
 
 
 def _json(value: dict[str, Any]) -> Answer:

@@ -21,8 +21,8 @@ from typing import IO, Any, Literal, Protocol
 from fakes.vertex_api import CustomJob
 from fakes.vertex_replicas import ClusterShape, Replica, replicas_of
 
-from launch.guard import Guard
-from launch.worker_processes import WorkerProcess, shell_exit_code
+from launch.local.guard import Guard
+from launch.local.worker_processes import WorkerProcess, shell_exit_code
 
 GRACE_SECONDS = 30.0
 """From SIGTERM to SIGKILL: what a container gets on Google's preemptible machines (2026-11)."""
@@ -137,7 +137,7 @@ class _Run:
         self._guard = guard
         self._note = note
         self._grace_seconds = grace_seconds
-        self._kill_at = 0.0
+        self._kill_at = 0.0  # By the clock; who was not asked to end is killed at once.
         scheduling = job.spec.get("scheduling", {})
         timeout = float(scheduling.get("timeout", "604800s").rstrip("s"))
         self._deadline = time.monotonic() + min(timeout, longest_seconds)
@@ -202,9 +202,6 @@ class _Run:
             reader.start()
         try:
             yield worker
-        except BaseException:
-            worker.send(signal.SIGKILL)
-            raise
         finally:
             self._await_end(worker)
             self._guard.forget(worker.process.pid)

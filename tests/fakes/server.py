@@ -268,5 +268,6 @@ def _spoilt(answer: Answer, effect: Any) -> Answer:
     elif effect == "rubbish":
         body = b"<!DOCTYPE html><title>Welcome</title>"
     elif effect == "endless pages":
-        body = json.dumps({**json.loads(body), "nextPageToken": "the-same-again"}).encode()
+        found = json.loads(body) if answer.status == 200 else {}  # That of the page that this token names.
+        return Answer(200, json.dumps({**found, "nextPageToken": "the-same-again"}).encode())
     return Answer(answer.status, body, answer.headers)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from launch.worker_processes import LOOPBACK, free_ports
+from launch.local.worker_processes import LOOPBACK, free_ports
 
 ClusterShape = Literal["pools", "tasks"]
 """pools: as Vertex AI documents CLUSTER_SPEC, by worker pool. tasks: with TensorFlow's names, as AI Platform had it."""

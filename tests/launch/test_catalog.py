@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from launch.catalog import (
+from launch.jobs.catalog import (
     ALL_ZONES,
     MACHINES,
     REGIONS,

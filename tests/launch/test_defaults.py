@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.defaults import gcloud_default
+from launch.jobs.defaults import gcloud_default
 
 
 def configuration(folder: Path, text: str, name: str = "default") -> dict[str, str]:

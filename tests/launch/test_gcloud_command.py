@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.gcloud_command import GcloudCommand
+from launch.google.gcloud_command import GcloudCommand
 
 STAND_IN = "gcloud() { printf '%s\\0' \"$@\"; }\n"
 """A gcloud that prints what it was given."""

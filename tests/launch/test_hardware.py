@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from launch.catalog import LEAST_VCPUS, MACHINES, TPU_MACHINES, regions, zones
-from launch.hardware import choose
-from launch.job import Hardware, Target
+from launch.jobs.catalog import LEAST_VCPUS, MACHINES, TPU_MACHINES, regions, zones
+from launch.jobs.hardware import choose
+from launch.jobs.job import Hardware, Target
 from trainer.accelerators import SLICES, slice_named
 from trainer.errors import UserError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.job import Hardware, Job, Target
-from launch.job_options import add_job_options, arguments_of, job_from_options
+from launch.jobs.job import Hardware, Job, Target
+from launch.jobs.job_options import add_job_options, arguments_of, job_from_options
 from trainer.config import Config
 from trainer.errors import UserError
 
@@ -65,6 +65,13 @@ def test_a_strategy_that_leaves_devices_idle_is_refused() -> None:
     with pytest.raises(UserError, match="^--strategy=mirrored does not use 2 machines with 4 a100-40gb each: leave it"):
         job("--accelerator=a100-40gb:4", "--workers=2", flags=["--strategy=mirrored"])
     assert job("--accelerator=l4", flags=["--strategy=mirrored"]).config.strategy == "mirrored"
+
+
+def test_a_tensorboard_instance_gets_the_folder_that_it_looks_in() -> None:
+    instance = "--tensorboard=projects/mine/locations/us-central1/tensorboards/1"
+    assert "--run_dir_layout=vertex" in job(instance).trainer_flags
+    assert "--run_dir_layout=vertex" not in job(instance, flags=[*FLAGS, "--run_dir_layout=plain"]).trainer_flags
+    assert "--run_dir_layout=vertex" not in job().trainer_flags
 
 
 def test_workers_get_the_checked_configuration_whatever_it_came_from(tmp_path: Path) -> None:
@@ -145,13 +152,13 @@ def test_flags_of_the_trainer_that_are_refused(flags: list[str], sentence: str) 
 
 
 def test_options_can_be_written_again() -> None:
-    given = ["--accelerator=l4:2", "--workers=3", "--web_access", "--label=a=b", "--label=c=d", "--max_run_hours=1.5"]
+    given = ["--accelerator=l4:2", "--workers=3", "--max_run_hours=1.5", "--web_access", "--label=a=b", "--label=c=d"]
     assert arguments_of(parsed(given)) == given
     assert arguments_of(parsed([])) == []
 
 
 def test_hardware_in_words() -> None:
-    from launch.job_options import described
+    from launch.jobs.job_options import described
 
     assert described(Hardware("l4", 2, 3, "g2-standard-24")) == "3 machines with 2 l4 each"
     assert described(Hardware("l4", 1, 1, "g2-standard-4")) == "one machine with 1 l4"

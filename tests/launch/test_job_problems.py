@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from jobs import CPU, FOUR_GPUS, THREE_WORKERS, V3_8, V5E_8, V5E_16, make_job
 
-from launch.job import Hardware
-from launch.job_problems import (
+from launch.jobs.job import Hardware
+from launch.jobs.job_problems import (
     batch_problems,
     image_problems,
     label_problems,
@@ -16,6 +16,9 @@ from launch.job_problems import (
     replicas,
     run_dir_problems,
 )
+
+V4_8 = Hardware("v4-8", 4, 1, "", "2x2x1")
+"""Four chips, whose two cores each work as one."""
 
 
 @pytest.mark.parametrize("name", ["f", "flowers-1", "a" * 50])
@@ -96,7 +99,8 @@ def test_an_image_that_is_far_away_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hardware", "count"), [(CPU, 1), (FOUR_GPUS, 4), (THREE_WORKERS, 6), (V3_8, 8), (V5E_8, 8), (V5E_16, 16)]
+    ("hardware", "count"),
+    [(CPU, 1), (FOUR_GPUS, 4), (THREE_WORKERS, 6), (V3_8, 8), (V5E_8, 8), (V5E_16, 16), (V4_8, 4)],
 )
 def test_every_device_is_a_replica(hardware: Hardware, count: int) -> None:
     assert replicas(make_job(hardware)) == count

@@ -21,17 +21,17 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 SUPERVISE = """
 import os, sys
-import launch.local
-from launch.guard import Guard
-from launch.local import Launch, supervise
-from launch.worker_logs import Console
+import launch.local.supervise
+from launch.local.guard import Guard
+from launch.local.supervise import Launch, supervise
+from launch.local.worker_logs import Console
 
 class TellingGuard(Guard):
     def __init__(self):
         super().__init__()
         print("[guard] pids", self.pid, flush=True)
 
-launch.local.Guard = TellingGuard
+launch.local.supervise.Guard = TellingGuard
 command = [sys.executable, "-S", "-c", sys.argv[1]]
 plan = Launch(command, command, 2, max_restarts=3, how_to_go_on="Go on.", save_seconds=float(sys.argv[2]))
 sys.exit(supervise(plan, Console(sys.stdout, sys.stderr, os.environ), os.environ))
@@ -239,7 +239,7 @@ def test_help_is_fast_and_nothing_imports_tensorflow() -> None:
 
 def test_a_whole_command_is_checked_without_tensorflow() -> None:
     program = (
-        "import sys; from launch.__main__ import main; import launch.local, launch.worker_logs\n"
+        "import sys; from launch.__main__ import main; import launch.local.supervise, launch.local.worker_logs\n"
         "code = main(['run', '--workers=2', '--', '--epochs=x'])\n"
         "print(code, *{'tensorflow', 'keras', 'numpy', 'rich'} & set(sys.modules), 'trainer.config' in sys.modules)"
     )

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import pytest
 from processes import assert_gone
 
-from launch import local
-from launch.attempt import Ending
-from launch.local import Launch, exit_code, supervise
-from launch.worker_logs import Console
-from launch.worker_processes import free_ports, how_it_ended
+from launch.local import supervise as local
+from launch.local.attempt import Ending
+from launch.local.supervise import Launch, exit_code, supervise
+from launch.local.worker_logs import Console
+from launch.local.worker_processes import free_ports, how_it_ended
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER
 
 WORKER = """

@@ -13,9 +13,9 @@ import pytest
 import requests
 from fakes import gcs
 
-from launch.google_api import GoogleApi
-from launch.records import Record, Records, default_place, open_records
-from launch.service import ApiRequest
+from launch.google.google_api import GoogleApi
+from launch.records.records import Record, Records, default_place, open_records
+from launch.services.service import ApiRequest
 from trainer.errors import UserError
 
 PARENT = "projects/my-project/locations/us-central1"
@@ -116,6 +116,20 @@ def test_another_submission_of_the_same_name_is_refused(place: Place) -> None:
     with pytest.raises(UserError, match=r"named flowers was submitted already \(.*flowers.json\).*--name"):
         records.save(record(submission="token2"))
     assert records.load("flowers") == record()
+
+
+def test_a_submission_that_made_no_job_is_forgotten(place: Place) -> None:
+    records, warnings, put = place
+    records.forget(record())
+    records.save(record())
+    records.forget(record(submission="token2"))
+    assert records.all() == [record()]
+    records.forget(record().requested(JOB))
+    assert records.all() == []
+    put("flowers.json", b"my own notes")
+    records.forget(record())
+    records.all()
+    assert len(warnings) == 2  # It is still there.
 
 
 def damaged() -> dict[str, bytes]:
@@ -248,11 +262,36 @@ def test_buckets_that_cannot_be_used(storage: gcs.FakeStorage) -> None:
             ask()
     storage.faults.append(gcs.Fault("GET", 403, times=1))
     records = open_records("gs://bucket", lambda: api_of(storage))
-    with pytest.raises(UserError, match=r"--records=gs://bucket: .*cannot be read there \(you@example.com does not"):
+    with pytest.raises(
+        UserError, match="cannot be read in gs://bucket: the permission storage.objects.list is missing"
+    ):
         records.all()
     storage.faults.append(gcs.Fault("POST", 403, times=1))
-    with pytest.raises(UserError, match="cannot be written there"):
+    with pytest.raises(UserError, match="cannot be written in gs://bucket: "):
         records.save(record())
+
+
+def test_removing_is_not_for_what_came_since(storage: gcs.FakeStorage) -> None:
+    records = open_records("gs://bucket", lambda: api_of(storage))
+    records.save(record())
+    storage.faults.append(gcs.Fault("DELETE", "lost answer", times=1))
+    records.forget(record())
+    assert records.all() == []
+    records.save(record())
+    storage.faults.append(gcs.Fault("DELETE", 403, times=1))
+    with pytest.raises(UserError, match="cannot be removed in gs://bucket: "):
+        records.forget(record())
+    answer = storage.api.answer
+
+    def overtaking(request: gcs.Request) -> gcs.Answer:
+        if request.method == "DELETE":
+            content = json.dumps(record(submission="faster").to_json()).encode()
+            storage.bucket("bucket").put("flowers.json", content)
+        return answer(request)
+
+    storage.api.answer = overtaking  # type: ignore[method-assign]
+    records.forget(record())
+    assert [each.submission for each in records.all()] == ["faster"]
 
 
 @pytest.mark.parametrize("effect", ["lost answer", "dropped", 503])

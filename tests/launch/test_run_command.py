@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from launch.__main__ import main
-from launch.local import Launch, supervise
-from launch.run_command import add_options, planned_launch
-from launch.worker_logs import Console
+from launch.commands.run_command import add_options, planned_launch
+from launch.local.supervise import Launch, supervise
+from launch.local.worker_logs import Console
 from trainer.config import Config
 from trainer.errors import EXIT_USER, UserError
 
@@ -151,7 +151,7 @@ def test_what_is_wrong_is_said_once_before_anything_starts(
     def start(*_: object) -> int:
         raise AssertionError("workers were started")
 
-    monkeypatch.setattr("launch.local.supervise", start)
+    monkeypatch.setattr("launch.local.supervise.supervise", start)
     assert main(arguments.split()) == EXIT_USER
     out, err = capfd.readouterr()
     assert out == ""

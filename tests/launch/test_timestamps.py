@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from launch.timestamps import as_timestamp, in_nanoseconds, optional_moment, parse_moment
+from launch.google.timestamps import as_timestamp, in_nanoseconds, optional_moment, parse_moment
 
 UTC = datetime.timezone.utc
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from jobs import CPU, FOUR_GPUS, ONE_GPU, SERVICE_ACCOUNT, THREE_WORKERS, V3_8, V5E_8, V5E_16, make_job
 
-from launch.job import Hardware, Job
-from launch.vertex_problems import problems
+from launch.jobs.job import Hardware, Job
+from launch.services.vertex_problems import problems
 
 TENSORBOARD = "projects/project-1/locations/us-central1/tensorboards/67890"
+LAYOUT = "--run_dir_layout=vertex"
 
 
 @pytest.mark.parametrize(
@@ -33,11 +36,10 @@ def test_a_strategy_that_uses_every_device_is_fine(hardware: Hardware, flags: li
         {"max_run_hours": 168.0},
         {"service_account": "12345-compute@developer.gserviceaccount.com"},
         {"network": "projects/12345/global/networks/default"},
-        {"tensorboard": TENSORBOARD, "service_account": SERVICE_ACCOUNT},
         {"web_access": True, "labels": {"team": "vision"}},
     ],
 )
-def test_options_that_go_together_are_fine(fields: dict[str, object]) -> None:
+def test_options_that_go_together_are_fine(fields: dict[str, Any]) -> None:
     assert problems(make_job(**fields)) == []
 
 
@@ -101,24 +103,39 @@ def test_options_that_go_together_are_fine(fields: dict[str, object]) -> None:
             "the project's number, which `gcloud projects describe project-1` prints.",
         ),
         (
-            make_job(tensorboard="67890", service_account=SERVICE_ACCOUNT),
+            make_job(ONE_GPU, LAYOUT, tensorboard="67890", service_account=SERVICE_ACCOUNT),
             "--tensorboard=67890: must be projects/P/locations/REGION/tensorboards/NUMBER, as `gcloud ai tensorboards "
             "list --region=us-central1` prints it.",
         ),
         (
-            make_job(tensorboard=TENSORBOARD.replace("us-central1", "us-east1"), service_account=SERVICE_ACCOUNT),
+            make_job(
+                ONE_GPU,
+                LAYOUT,
+                tensorboard=TENSORBOARD.replace("us-central1", "us-east1"),
+                service_account=SERVICE_ACCOUNT,
+            ),
             "--tensorboard=projects/project-1/locations/us-east1/tensorboards/67890 must be in the job's region, "
             "us-central1: choose another.",
         ),
         (
-            make_job(tensorboard=TENSORBOARD),
+            make_job(ONE_GPU, LAYOUT, tensorboard=TENSORBOARD),
             "--tensorboard needs --service_account, with the roles storage.admin and aiplatform.user: the service's "
             "default may not write there.",
+        ),
+        (
+            make_job(tensorboard=TENSORBOARD, service_account=SERVICE_ACCOUNT),
+            "--tensorboard shows what is in RUN_DIR/logs, and the curves would be in RUN_DIR/tensorboard: add "
+            "--run_dir_layout=vertex behind --.",
         ),
     ],
 )
 def test_what_would_be_refused_is_said(job: Job, problem: str) -> None:
     assert problems(job) == [problem]
+
+
+def test_a_tensorboard_instance_with_all_it_needs_is_fine() -> None:
+    job = make_job(ONE_GPU, LAYOUT, tensorboard=TENSORBOARD, service_account=SERVICE_ACCOUNT)
+    assert problems(job) == []
 
 
 def test_what_is_wrong_anywhere_is_said_too() -> None:

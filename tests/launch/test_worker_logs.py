@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.worker_logs import LONGEST_LINE, LineSplitter, Printer, WorkerOutput
+from launch.local.worker_logs import LONGEST_LINE, LineSplitter, Printer, WorkerOutput
 
 
 class Terminal(io.StringIO):

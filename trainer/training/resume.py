@@ -81,24 +81,24 @@ def choose_start(
     return Start(checkpoint, own=False)
 
 
-def with_layout_of_run(config: Config, run_dir: str) -> Config:
+def with_layout_of_run(config: Config, run_dir: str, report: Callable[[str], None]) -> Config:
     """The same with the layout that the run in this directory began with, if there is one.
 
     Args:
       config: the run that is asked for.
       run_dir: its directory, which need not exist.
+      report: is told where another layout than the default was asked for and cannot be had.
 
     Raises:
-      UserError: another layout was asked for; or the directory's config.json is damaged.
+      UserError: the directory's config.json is damaged.
     """
-    run = RunDirectory(run_dir)
-    there = config_of_run(run)
+    there = config_of_run(RunDirectory(run_dir))
     if there is None or there.run_dir_layout == config.run_dir_layout:
         return config
     if config.run_dir_layout != DEFAULT_LAYOUT:
-        raise UserError(
-            f"--run_dir={run.path} holds a run with --run_dir_layout={there.run_dir_layout}, not "
-            f"{config.run_dir_layout}: give another directory, or --run_dir={run.path} alone to go on there."
+        report(
+            f"The run in {run_dir} keeps the --run_dir_layout={there.run_dir_layout} that it began with, not "
+            f"{config.run_dir_layout}: only in a new directory Vertex AI would find its model and its curves."
         )
     return config.model_copy(update={"run_dir_layout": there.run_dir_layout})
 

@@ -1,0 +1,1 @@
+"""What a job is: from a command line to a Job, its machines, its price, and the plan of it. It asks nobody."""

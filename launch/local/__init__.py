@@ -1,0 +1,1 @@
+"""Several workers on this machine: started, watched, ended, started again."""
