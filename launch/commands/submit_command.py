@@ -169,8 +169,8 @@ def _have_image(access: JobAccess, plan: Plan, options: argparse.Namespace) -> b
     Raises:
       UserError: there is no image.
     """
-    from launch.build.image_build import store
     from launch.doctor.cloud_checks import image_check
+    from launch.packaging.image_build import store
 
     build = plan.image_build
     if build is None:

@@ -14,7 +14,7 @@ from launch.jobs.prices import Price, hourly_price
 from launch.services.service import ApiRequest
 
 if TYPE_CHECKING:
-    from launch.build.working_tree import Package
+    from launch.packaging.working_tree import Package
     from launch.records.records import RecordTarget
     from launch.services.build_request import Build, JobInBuild, StoredSource
 
@@ -134,7 +134,7 @@ def with_build(
     Raises:
       UserError: cloudbuild.yaml makes no such image.
     """
-    from launch.build.image_build import stored_source
+    from launch.packaging.image_build import stored_source
     from launch.services import build_request
 
     job = plan.job

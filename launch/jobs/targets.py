@@ -76,8 +76,8 @@ def planned(
     Raises:
       UserError: the job makes no sense, or the folder cannot be packaged.
     """
-    from launch.build.working_tree import package
     from launch.jobs.plan import plan_of, with_build
+    from launch.packaging.working_tree import package
     from launch.services.build_config import read_build_config
 
     if options.then and options.target != "cloud-build":
@@ -128,7 +128,7 @@ def _commit(root: Path) -> str:
     Raises:
       UserError: there is none.
     """
-    from launch.build.source_files import tree_state
+    from launch.packaging.source_files import tree_state
 
     commit = tree_state(root).commit
     if not commit:

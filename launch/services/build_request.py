@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launch.build.build_step import substitution_of
 from launch.google.gcloud_command import GcloudCommand
 from launch.jobs.job import CREATED_BY, NAME_LABEL, SUBMISSION_LABEL, Target
+from launch.packaging.build_step import substitution_of
 from launch.services.build_config import build_config_problems
 from launch.services.service import ApiRequest
 from trainer.errors import UserError

@@ -13,7 +13,7 @@ from fakes.cloud import serving
 from google.cloud.devtools.cloudbuild_v1.types import Build as BuildClass
 from google.protobuf import json_format
 
-from launch.build.build_step import submit_arguments
+from launch.packaging.build_step import submit_arguments
 from launch.services.build_request import (
     JobInBuild,
     StoredSource,

@@ -7,8 +7,8 @@ import tempfile
 import builds
 import pytest
 
-from launch.build import build_step
-from launch.build.build_step import step, submit_arguments, substitution_of, words
+from launch.packaging import build_step
+from launch.packaging.build_step import step, submit_arguments, substitution_of, words
 from trainer.errors import UserError
 
 ENVIRONMENT = {

@@ -14,10 +14,10 @@ import pytest
 from fakes.cloud import FakeCloud, Fault, serving
 from jobs import api_at
 
-from launch.build.image_build import store, stored_source
-from launch.build.source_files import TreeState
-from launch.build.working_tree import Package
 from launch.google.google_api import ApiError
+from launch.packaging.image_build import store, stored_source
+from launch.packaging.source_files import TreeState
+from launch.packaging.working_tree import Package
 from launch.services.build_request import StoredSource, create_request
 from launch.services.cloud_build import CloudBuildService
 from launch.services.service import JobStatus, NoSuchJobError, State

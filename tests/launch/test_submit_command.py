@@ -18,8 +18,8 @@ import pytest
 from fakes.cloud import FakeCloud, Fault, serving
 
 from launch.__main__ import main
-from launch.build.build_step import step
 from launch.jobs.preflight import Preflight
+from launch.packaging.build_step import step
 from launch.records.job_access import JobAccess
 from trainer.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.build import source_files, working_tree
-from launch.build.secret_files import find_secret
-from launch.build.working_tree import Package, package
+from launch.packaging import source_files, working_tree
+from launch.packaging.secret_files import find_secret
+from launch.packaging.working_tree import Package, package
 from trainer.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
