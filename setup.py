@@ -62,6 +62,8 @@ setup(
     install_requires=requirements(os.environ.get("TRAINER_TENSORFLOW", "default")),
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        # Google's TPU compiler for machines without a TPU (2026-11). It needs Python 3.11.
+        "preflight": ["jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.51"],
         "test": [
             "check-jsonschema>=0.29",
             "google-cloud-aiplatform>=1.90",  # This and the next two judge our requests; nothing is sent with them.

@@ -19,8 +19,13 @@ MODES: tuple[Mode, ...] = ("auto", "off", "require")
 FITS, DOES_NOT, UNCHECKED = "fits", "does not", "could not be checked"
 """The three verdicts, as `trainer.preflight` words them."""
 
+_COMPILER_SECONDS = 500
+"""What compiling may take, and as much again the search for the largest batch where the run's own does not fit."""
+
 _SECONDS = 1200.0
-"""What all of it may take; the compiler keeps to its own limits."""
+"""What all of it may take."""
+
+_HOW = ("--json", f"--timeout={_COMPILER_SECONDS}")
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def ask(
         return None
     accelerator = job.hardware.accelerator
     flags = [flag for flag in job.trainer_flags if not flag.startswith("--run_dir=") and flag != "--quiet"]
-    command = [sys.executable, "-m", "trainer.preflight", f"--accelerator={accelerator}", "--json", "--", *flags]
+    command = [sys.executable, "-m", "trainer.preflight", f"--accelerator={accelerator}", *_HOW, "--", *flags]
     try:
         done = run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS)
     except subprocess.TimeoutExpired:

@@ -35,7 +35,7 @@ def test_what_is_asked() -> None:
         return subprocess.CompletedProcess(command, 0, of("fits"), "")
 
     assert ask(TPU_JOB, "auto", run) == Preflight("fits", "fits for v5litepod-8")
-    program = [sys.executable, "-m", "trainer.preflight", "--accelerator=v5litepod-8", "--json", "--"]
+    program = [sys.executable, "-m", "trainer.preflight", "--accelerator=v5litepod-8", "--json", "--timeout=500", "--"]
     assert asked == [[*program, "--strategy=tpu"]]
 
 

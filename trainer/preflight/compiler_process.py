@@ -82,7 +82,7 @@ def _version(name: str) -> str:
 
 def _compiled(hlo_path: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """Compiles one program; what it takes, or the compiler's words against it."""
-    from jax.errors import JaxRuntimeError  # type: ignore[import-not-found]
+    from jax.errors import JaxRuntimeError
 
     with open(hlo_path, "rb") as file:
         hlo = file.read()
@@ -111,10 +111,10 @@ def _compiled(hlo_path: str, request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _compile(hlo: bytes, request: Mapping[str, Any]) -> Any:
     import numpy as np
-    from jax._src.interpreters import mlir  # type: ignore[import-not-found]
-    from jax._src.lib import _jax, xla_client  # type: ignore[import-not-found]
-    from jax.experimental import topologies  # type: ignore[import-not-found]
-    from jaxlib.mlir import ir  # type: ignore[import-not-found]
+    from jax._src.interpreters import mlir
+    from jax._src.lib import _jax, xla_client
+    from jax.experimental import topologies
+    from jaxlib.mlir import ir
 
     replicas = request["replicas"]
     described = topologies.get_topology_desc(
@@ -152,7 +152,7 @@ def _replace(module: Any, exchange_mark: str, replicas: int) -> None:
 
 def _exchange(operation: Any, replicas: int) -> None:
     import numpy as np
-    from jaxlib.mlir import ir  # type: ignore[import-not-found]
+    from jaxlib.mlir import ir
 
     sizes = json.loads(ir.StringAttr(operation.attributes["backend_config"]).value)
     number = ir.IntegerType.get_signless(64)
