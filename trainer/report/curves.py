@@ -44,9 +44,15 @@ def smoothed(values: NDArray[np.float64], decay: float) -> NDArray[np.float64]:
     """
     weights = np.isfinite(values)
     clean = np.where(weights, values, 0.0)
-    sums = np.fromiter(itertools.accumulate(clean, lambda total, value: decay * total + value), float, len(values))
-    counts = np.fromiter(itertools.accumulate(weights.astype(float), lambda t, v: decay * t + v), float, len(values))
+    sums = _accumulated(clean, decay)
+    counts = _accumulated(weights.astype(np.float64), decay)
     return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
+
+
+def _accumulated(values: NDArray[np.float64], decay: float) -> NDArray[np.float64]:
+    """Each value with the sum before it, which decays by a factor a step."""
+    totals = itertools.accumulate(values.tolist(), lambda total, value: decay * total + value)
+    return np.array(list(totals), np.float64)
 
 
 def epoch_means(train: Series, epochs_done: int) -> Series:
