@@ -70,7 +70,8 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(request: pytest.FixtureRequest) -> Lab:
     functions = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    rows = [item.callspec.params for item in functions if "lab" in item.fixturenames]
+    here = [item for item in functions if item.path == request.path]  # Other files have a `lab` of their own.
+    rows = [item.callspec.params for item in here if "lab" in item.fixturenames]
     chosen = {(str(row["case"]), str(row["setup"])) for row in rows}
 
     def inputs() -> Inputs:
