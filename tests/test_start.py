@@ -14,7 +14,7 @@ from trainer.startup import import_tensorflow_quietly
 
 UNUSED = (
     "google.auth",
-    "google.cloud",
+    "google.cloud.storage",
     "jax",
     "matplotlib",
     "pandas",

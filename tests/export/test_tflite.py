@@ -282,6 +282,7 @@ class TestNotConvertible:
             run.execute(config, quiet=True)
 
 
+@pytest.mark.long
 def test_int8_is_within_two_points_of_the_float_model_on_flowers(
     flower_photos: Path, hub_module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,7 @@ def numbers(config: Config) -> list[float]:
     return [value for line in metrics_of(config) for key, value in sorted(line.items()) if key in ("loss", "accuracy")]
 
 
+@pytest.mark.long
 @pytest.mark.strategies
 def test_the_classifier_is_that_of_a_run_without_cache(config_of: Any, capsys: pytest.CaptureFixture[str]) -> None:
     learning = {"epochs": 6, "learning_rate": 0.3}

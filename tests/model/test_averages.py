@@ -67,6 +67,7 @@ def test_without_a_decay_there_are_none() -> None:
     assert not WeightAverages(0.0, [keras.Variable([1.0])])
 
 
+@pytest.mark.long
 def test_the_average_is_validated_tested_and_exported(tmp_path: Path) -> None:
     config = Config(data="synthetic:2", epochs=1, batch_size=256, ema_decay=0.5, run_dir=str(tmp_path / "r"))
     assert run.execute(config, quiet=True) == EXIT_DONE

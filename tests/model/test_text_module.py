@@ -334,6 +334,7 @@ def test_on_a_tpu_the_head_of_a_frozen_module_is_trained_on_features(csv: Path, 
     programs = trace_steps(config(csv, looked_up, strategy="tpu"), replicas=2)
     assert {spec.name: spec.dtype for _, spec in programs.train.inputs} == {
         "features": tf.float32,
+        "index": tf.int32,
         "label": tf.int32,
         "row": tf.int32,
     }

@@ -40,6 +40,7 @@ def small_mobilenet(hub_module: Callable[[str], Path]) -> Path:
     return hub_module("mobilenet_v2_035_224_feature_vector")
 
 
+@pytest.mark.long
 def test_fine_tuning_moves_every_variable_and_keeps_replicas_equal(small_mobilenet: Path, flower_photos: Path) -> None:
     before, built = train_two_steps(small_mobilenet, flower_photos, train_backbone=True, backbone_statistics="update")
     backbone = built.model.backbone
