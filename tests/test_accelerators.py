@@ -77,6 +77,11 @@ def test_smaller_numbers_are_computed_faster() -> None:
         assert device.bytes_per_second < min(rates)
 
 
+def test_tensorflow_has_a_little_less_of_a_gpu_than_there_is() -> None:
+    for gpu in GPUS.values():
+        assert 0.87 < gpu.device.usable_bytes / gpu.device.hbm_bytes < 1.04, gpu.name
+
+
 def test_only_gpus_with_bfloat16_have_a_rate_for_it() -> None:
     assert {name for name, gpu in GPUS.items() if "bf16" in gpu.device.peak_flops} == {
         "l4",

@@ -13,6 +13,9 @@ Sources, all of Google's documentation as far as not said otherwise:
   Compiler    The memory that the TPU compiler lets a device use was measured: libtpu 0.0.51 compiled programs that are
               too large and named it (2026-11).
   GPUs        https://docs.cloud.google.com/compute/docs/gpus (read 2026-11); rates are for dense matrices.
+  TensorFlow  The memory of a GPU that TensorFlow takes for itself stands in a line of its log ("Created device … with
+              20549 MB memory", in MiB): the least of those that were found in published logs of TensorFlow 2.4 to 2.19
+              for an idle GPU (read 2026-11; one log each for h200 and a100-80gb). h100-mega has the memory of h100.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from trainer.errors import UserError
 NumberFormat = Literal["bf16", "f16", "tf32", "f32"]
 
 GB = 10**9
+MIB = 2**20
 GIB = 2**30
 TERA = 10**12
 
@@ -39,15 +43,15 @@ class Device:
 
     Attributes:
       hbm_bytes: its memory, as documented.
-      usable_bytes: the memory that the TPU compiler allows it, measured; of v5p, whose documented memory is rounded
-        down, it is the larger one. None for GPUs.
+      usable_bytes: the memory that the TPU compiler allows it, or that TensorFlow takes of a GPU, measured; of v5p,
+        whose documented memory is rounded down, it is the larger one.
       peak_flops: floating-point operations a second at most, by the format of the numbers, where published. TPUs
         compute float32 in several passes of bf16, whose rate nobody publishes.
       bytes_per_second: between it and its memory at most.
     """
 
     hbm_bytes: int
-    usable_bytes: int | None
+    usable_bytes: int
     peak_flops: Mapping[NumberFormat, float] = field(hash=False)
     bytes_per_second: float
 
@@ -130,6 +134,24 @@ class Gpu:
     device: Device
 
 
+@dataclass(frozen=True)
+class Gpus:
+    """GPUs of one model that share a global batch.
+
+    Attributes:
+      model: such as l4.
+      count: how many, at least 1.
+    """
+
+    model: Gpu
+    count: int = 1
+
+    @property
+    def name(self) -> str:
+        """As it is given and printed: "l4", or "l4:4" for four."""
+        return self.model.name if self.count == 1 else f"{self.model.name}:{self.count}"
+
+
 TPUS = (
     Tpu("v2", "v2", True, 2, 2, (4,), Device(8 * GIB, int(7.48 * GIB), {"bf16": 46 * TERA / 2}, 700 * GB / 2)),
     Tpu("v3", "v3", True, 2, 2, (4,), Device(16 * GIB, int(15.48 * GIB), {"bf16": 123 * TERA / 2}, 900 * GB / 2)),
@@ -203,27 +225,25 @@ SLICES = {
 """All slices by name, small ones of a generation first."""
 
 
-def _gpu(name: str, gigabytes: float, gigabytes_per_second: float, **teraflops: float) -> Gpu:
+def _gpu(name: str, gigabytes: float, usable_mib: int, gigabytes_per_second: float, **teraflops: float) -> Gpu:
     """A GPU; keywords are number formats."""
-    peaks = {number_format: rate * TERA for number_format, rate in teraflops.items()}
-    return Gpu(
-        name, Device(int(gigabytes * GB), None, cast(Mapping[NumberFormat, float], peaks), gigabytes_per_second * GB)
-    )
+    peaks = cast(Mapping[NumberFormat, float], {format_: rate * TERA for format_, rate in teraflops.items()})
+    return Gpu(name, Device(int(gigabytes * GB), usable_mib * MIB, peaks, gigabytes_per_second * GB))
 
 
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        _gpu("p4", 8, 192, f32=5.5),
-        _gpu("t4", 16, 320, f32=8.1, f16=65),
-        _gpu("p100", 16, 732, f32=10.6),
-        _gpu("v100", 16, 900, f32=15.6, f16=125),
-        _gpu("l4", 24, 300, f32=30.3, tf32=60, f16=121, bf16=121),
-        _gpu("a100-40gb", 40, 1600, tf32=156, f16=312, bf16=312),
-        _gpu("a100-80gb", 80, 1900, tf32=156, f16=312, bf16=312),
-        _gpu("h100-80gb", 80, 3350, f32=67, tf32=494.5, f16=989.5, bf16=989.5),
-        _gpu("h100-mega-80gb", 80, 3350, f32=67, tf32=494.5, f16=989.5, bf16=989.5),
-        _gpu("h200-141gb", 141, 4800, f32=67, tf32=494.5, f16=989.5, bf16=989.5),
+        _gpu("p4", 8, 6968, 192, f32=5.5),
+        _gpu("t4", 16, 13627, 320, f32=8.1, f16=65),
+        _gpu("p100", 16, 15397, 732, f32=10.6),
+        _gpu("v100", 16, 14518, 900, f32=15.6, f16=125),
+        _gpu("l4", 24, 20549, 300, f32=30.3, tf32=60, f16=121, bf16=121),
+        _gpu("a100-40gb", 40, 38139, 1600, tf32=156, f16=312, bf16=312),
+        _gpu("a100-80gb", 80, 79197, 1900, tf32=156, f16=312, bf16=312),
+        _gpu("h100-80gb", 80, 78763, 3350, f32=67, tf32=494.5, f16=989.5, bf16=989.5),
+        _gpu("h100-mega-80gb", 80, 78763, 3350, f32=67, tf32=494.5, f16=989.5, bf16=989.5),
+        _gpu("h200-141gb", 141, 138533, 4800, f32=67, tf32=494.5, f16=989.5, bf16=989.5),
     )
 }
 """GPUs by name, the smallest first. Blackwell's (B200, GB200, RTX PRO 6000) are left out: TensorFlow 2.21 is built for
@@ -272,6 +292,25 @@ def gpu_named(name: str) -> Gpu:
     if isinstance(found, Slice):
         raise UserError(f"--accelerator={name}: is a TPU slice and no GPU, such as l4.")
     return found
+
+
+def slice_or_gpus_named(name: str) -> Slice | Gpus:
+    """The TPU slice of a name, or the GPUs of one with a number behind it, such as "l4:4"; "l4" is one.
+
+    Raises:
+      UserError: there is none.
+    """
+    plain, colon, number = name.partition(":")
+    if colon and not plain:
+        raise UserError(f"--accelerator={name}: give the accelerator's name before the colon, as in l4:2.")
+    found = accelerator_named(plain)
+    if isinstance(found, Slice):
+        if colon:
+            raise UserError(f"--accelerator={name}: the number of a TPU slice is part of its name; take {found.name}.")
+        return found
+    if colon and not (number.isascii() and number.isdecimal() and int(number)):
+        raise UserError(f"--accelerator={name}: give a whole number of GPUs behind the colon, as in {found.name}:2.")
+    return Gpus(found, int(number) if colon else 1)
 
 
 def accelerator_named(name: str) -> Slice | Gpu:

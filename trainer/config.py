@@ -211,6 +211,11 @@ class Config(Fields):
         """Whether `batch_size` is still to be found (`--batch_size=auto`); no number may be read from it before."""
         return self.batch_size == AUTO_BATCH_SIZE
 
+    @property
+    def smallest_replica_batch(self) -> int:
+        """Of which what a replica gets must be a multiple: so many pieces, of whole pairs where images are mixed."""
+        return self.accumulation_steps * (2 if self.mixes_images else 1)
+
     def with_batch_size(self, batch_size: int) -> Config:
         """The same run with this batch."""
         return Config.parse(self.model_dump() | {"batch_size": batch_size})

@@ -147,8 +147,7 @@ def _advice(prepared: Prepared, built: Built) -> str:
 
 def _smallest_batch(prepared: Prepared) -> int:
     """Of which all batches must be multiples: see `trainer.cluster.check_batch`."""
-    config = prepared.config
-    return prepared.cluster.replicas * config.accumulation_steps * (2 if config.mixes_images else 1)
+    return prepared.cluster.replicas * prepared.config.smallest_replica_batch
 
 
 def _is_on_cpu(prepared: Prepared) -> bool:

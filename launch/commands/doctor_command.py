@@ -258,22 +258,21 @@ def _job_checks(wanted: Wanted, api: GoogleApi | None, reason: str) -> Iterator[
 
 def _quota_check(wanted: Wanted, api: GoogleApi | None, reason: str) -> Check:
     from launch.doctor.cloud_checks import quota_check
-    from trainer.accelerators import accelerator_named
+    from trainer.accelerators import Slice, slice_or_gpus_named
 
     title = "quota"
     if not wanted.accelerator:
         return Check(title, "unknown", "no accelerator is given: give --accelerator.")
     if not wanted.project or not wanted.location:
         return Check(title, "unknown", "no project and place are given: give --project, and --region or --zone.")
-    name, _, number = wanted.accelerator.partition(":")
     try:
-        found = accelerator_named(name)
-    except UserError:
-        return Check(title, "unknown", f"{wanted.accelerator} is not known.")
+        found = slice_or_gpus_named(wanted.accelerator)
+    except UserError as error:
+        return Check(title, "unknown", str(error))
     if api is None:
         return Check(title, "unknown", reason)
-    count = int(number) if number.isdecimal() and number.isascii() else 1
-    return quota_check(api, wanted.project, wanted.target, found, count, wanted.location)
+    one, count = (found, 1) if isinstance(found, Slice) else (found.model, found.count)
+    return quota_check(api, wanted.project, wanted.target, one, count, wanted.location)
 
 
 def _installed_version(distribution: str) -> str | None:

@@ -18,7 +18,7 @@ from launch.jobs.catalog import (
     zones,
 )
 from launch.jobs.job import Hardware, Target
-from trainer.accelerators import SLICES, Gpu, Slice, accelerator_named
+from trainer.accelerators import SLICES, Gpu, Slice, slice_or_gpus_named
 from trainer.errors import UserError
 from trainer.wording import counted, either
 
@@ -42,15 +42,8 @@ def choose(
     Raises:
       UserError: something is not known, or does not go together; the sentence names what does.
     """
-    name, colon, number = accelerator.partition(":")
-    if colon and not name:
-        raise UserError(f"--accelerator={accelerator}: give the accelerator's name before the colon, as in l4:2.")
-    found = accelerator_named(name) if name else None
+    found = slice_or_gpus_named(accelerator) if accelerator else None
     if isinstance(found, Slice):
-        if colon:
-            raise UserError(
-                f"--accelerator={accelerator}: the number of a TPU slice is part of its name; take {found.name}."
-            )
         return _slice_hardware(target, found, workers, machine, topology, location)
     if target == "tpu-vm":
         wanted = f"--accelerator={accelerator} is no TPU slice" if found else "tpu-vm needs a TPU slice"
@@ -64,9 +57,10 @@ def choose(
     _check_region(location)
     if found is None:
         return Hardware("", 0, workers or 1, _plain_machine(machine).name)
-    chosen, count = _gpu_machine(found, _count(accelerator, number) if colon else None, machine)
-    _check_available(found.name, found.name, location)
-    return Hardware(found.name, count, workers or 1, chosen.name)
+    gpu = found.model
+    chosen, count = _gpu_machine(gpu, found.count if ":" in accelerator else None, machine)
+    _check_available(gpu.name, gpu.name, location)
+    return Hardware(gpu.name, count, workers or 1, chosen.name)
 
 
 def _slice_hardware(
@@ -167,14 +161,6 @@ def _machine_for(fitting: list[Machine], gpu: Gpu, count: int) -> str:
 def _smallest(machines: list[Machine]) -> Machine:
     usable = [entry for entry in machines if entry.vcpus >= LEAST_VCPUS]
     return min(usable, key=lambda entry: (entry.vcpus, entry.memory_gib))
-
-
-def _count(accelerator: str, number: str) -> int:
-    if not (number.isdecimal() and number.isascii() and int(number) > 0):
-        raise UserError(
-            f"--accelerator={accelerator}: behind the colon stands how many GPUs each machine has, as in l4:2."
-        )
-    return int(number)
 
 
 def _require_machine(machine: str) -> None:

@@ -84,8 +84,8 @@ def test_one_gpu_unless_said_otherwise_or_unless_the_machine_has_more() -> None:
     ("arguments", "sentence"),
     [
         ({"accelerator": "l4:3"}, "--accelerator=l4:3: a machine takes 1, 2, 4 or 8 of them; take one of these, or"),
-        ({"accelerator": "l4:0"}, "--accelerator=l4:0: behind the colon stands how many GPUs each machine has"),
-        ({"accelerator": "l4:"}, "--accelerator=l4:: behind the colon stands how many GPUs"),
+        ({"accelerator": "l4:0"}, "--accelerator=l4:0: give a whole number of GPUs behind the colon, as in l4:2"),
+        ({"accelerator": "l4:"}, "--accelerator=l4:: give a whole number of GPUs behind the colon"),
         ({"accelerator": ":2"}, "--accelerator=:2: give the accelerator's name before the colon"),
         ({"accelerator": "l3"}, "--accelerator=l3 is not known; "),
         (

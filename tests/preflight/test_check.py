@@ -17,7 +17,7 @@ from compiled_steps import GIB, FakeCompiler, accepted, out_of_memory
 from trainer.accelerators import slice_named
 from trainer.config import Config
 from trainer.errors import UserError
-from trainer.preflight import check
+from trainer.preflight import check, report_key
 from trainer.preflight.cache import Cache, program_digest
 from trainer.preflight.check import Checker, Options
 from trainer.preflight.compiler import Answer
@@ -260,15 +260,14 @@ def test_a_damaged_cache_is_no_answer(tmp_path: Path, pretended: list[int]) -> N
 def test_other_code_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pretended: list[int]) -> None:
     compiler = FakeCompiler(lambda name: accepted())
     for digest in ("one", "other"):
-        monkeypatch.setattr(check, "code_digest", lambda digest=digest: digest)
+        monkeypatch.setattr(report_key, "code_digest", lambda digest=digest: digest)
         checker_of(compiler, str(tmp_path)).check(SLICE)
     assert len(pretended) == 2
 
 
-def test_other_data_is_another_run(tmp_path: Path) -> None:
-    checker = checker_of(FakeCompiler(lambda name: accepted()), str(tmp_path))
-    run = RunSteps(config_of(), 1)
-    prepared, source = run.prepared, run.prepared.source
+def test_other_data_is_another_run() -> None:
+    prepared = RunSteps(config_of(), 1).prepared
+    source = prepared.source
     variants = [
         prepared,
         dataclasses.replace(prepared, train=prepared.train[1:]),
@@ -277,10 +276,9 @@ def test_other_data_is_another_run(tmp_path: Path) -> None:
         dataclasses.replace(prepared, source=dataclasses.replace(source, native_size=9)),
         dataclasses.replace(prepared, source=dataclasses.replace(source, class_names=(*source.class_names, "11"))),
     ]
-    keys = set()
-    for run.prepared in variants:
-        keys.add(checker._key(run, SLICE))
-    assert len(keys) == len(variants)
+    keys = {report_key.report_key(config_of(), variant, {"slice": SLICE.name}) for variant in variants}
+    keys.add(report_key.report_key(config_of(), prepared, {"slice": "v6e-8"}))
+    assert len(keys) == len(variants) + 1
 
 
 def test_names_of_operations_are_no_part_of_a_program(programs: StepPrograms) -> None:

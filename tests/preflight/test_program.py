@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from absl import flags
 
-from trainer.accelerators import gpu_named, slice_named
+from trainer.accelerators import Gpus, gpu_named, slice_named
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.preflight import __main__ as program
-from trainer.preflight import check, gpu
+from trainer.preflight import check
 from trainer.preflight.report import Report
 from trainer.preflight.verdict import DoesNot, Problem, Unchecked, Verdict
 
@@ -39,6 +39,12 @@ def test_flags_behind_the_dashes_are_the_trainers() -> None:
     assert (request.json, request.quiet, request.stage) == (True, False, "auto")
 
 
+def test_gpus_are_asked_about_as_launch_names_them() -> None:
+    request = asked("--accelerator=nvidia-l4:4", "--", "--strategy=mirrored")
+    assert request.accelerators == (Gpus(gpu_named("l4"), 4),)
+    assert request.config.strategy == "mirrored"
+
+
 def test_all_is_a_slice_of_each_generation() -> None:
     generations = {slice_.generation.name for slice_ in asked("--accelerator=all").accelerators}  # type: ignore[union-attr]
     assert generations == {"v2", "v3", "v4", "v5e", "v5p", "v6e"}
@@ -49,6 +55,7 @@ def test_all_is_a_slice_of_each_generation() -> None:
     [
         ([], "--accelerator=v5litepod-8"),
         (["--accelerator=v5lightpod-8"], "did you mean v5litepod-8"),
+        (["--accelerator=l4:0"], "a whole number of GPUs behind the colon, as in l4:2"),
         ([f"--accelerator={SLICE}", "--", "--batchsize=3"], "batchsize"),
         ([f"--accelerator={SLICE}", "--", "--strategy=mirrored"], "--strategy=mirrored does not run on TPUs"),
         ([f"--accelerator={SLICE}", "--", "--virtual_devices=2"], "--virtual_devices=2 needs --strategy=mirrored"),
@@ -79,7 +86,7 @@ def test_reports_are_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     both = dataclasses.replace(request, accelerators=(slice_named(SLICE), slice_named("v6e-8")))
 
     program.preflight(request)
-    assert capsys.readouterr().out == f"{SLICE}: could not be checked\n  why       because\n"
+    assert capsys.readouterr().out == f"{SLICE}: could not be checked\n  why           because\n"
     program.preflight(dataclasses.replace(request, quiet=True))
     assert capsys.readouterr().out == f"{SLICE}: could not be checked\n"
     program.preflight(dataclasses.replace(both, quiet=True))
@@ -106,17 +113,3 @@ def test_the_program_ends_with_the_verdict(tmp_path: Path) -> None:
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["verdict"] == "could not be checked"
     assert "/no/python cannot be run" in json.loads(line)["reason"]
-
-
-def test_a_gpu_is_never_said_to_be_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    l4 = gpu_named("l4")
-    report = gpu.check_gpu(Config(), l4)
-    assert isinstance(report.verdict, Unchecked)
-    assert "of 22.352 GiB" in report.verdict.reason
-    state = report.numbers["state"].value
-    assert state and report.numbers["memory"].kind == "unknown"
-    for memory, verdict in ((state, Unchecked), (state - 1, DoesNot)):
-        device = dataclasses.replace(l4.device, hbm_bytes=int(memory))
-        assert isinstance(gpu.check_gpu(Config(), dataclasses.replace(l4, device=device)).verdict, verdict)
-    with pytest.raises(UserError, match="--strategy=tpu does not run on l4"):
-        gpu.check_gpu(Config(strategy="tpu"), l4)

@@ -18,7 +18,7 @@ from trainer.preflight.check import MOST_REPLICAS, Checker, Options
 from trainer.preflight.compiler import EXCHANGE_MARK, Accepted, Compiler, compiler_python
 from trainer.preflight.pretend_tpu import pretend_slice
 from trainer.preflight.tracing import trace_replica
-from trainer.preflight.verdict import TRAIN, DoesNot, Fits, Number
+from trainer.preflight.verdict import TRAIN, CompiledStep, DoesNot, Fits, Number
 
 PYTHON = compiler_python(os.environ)
 SECONDS = 300.0
@@ -45,6 +45,7 @@ def test_a_run_compiles_and_fits(tmp_path: Path) -> None:
     report = checker_of(tmp_path, batch_size=8).check(slice_named("v5litepod-8"))
     assert isinstance(report.verdict, Fits)
     train = next(step for step in report.verdict.steps if step.name == TRAIN)
+    assert isinstance(train, CompiledStep)
     weights = 4 * 66_890  # README has the number of parameters.
     assert weights < train.memory.shared <= train.memory.outputs
     assert weights < train.memory.arguments < train.memory.total

@@ -20,7 +20,8 @@ from trainer.data.order import Share
 from trainer.data.pipeline import training_batches
 from trainer.features.extractors import StrategyExtractor
 from trainer.preflight.replica_program import REPLICA_SUM, Constant, ReplicaProgram
-from trainer.preflight.steps import RunSteps, all_variables
+from trainer.preflight.step_functions import all_variables
+from trainer.preflight.steps import RunSteps
 from trainer.preparation import build, build_step, prepare, training_input
 from trainer.records.console import Console
 from trainer.records.goodput import Stopwatch

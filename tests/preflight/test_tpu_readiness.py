@@ -19,7 +19,7 @@ from trainer.data.order import Share
 from trainer.errors import UserError
 from trainer.features.extractors import ACCELERATOR_BATCH
 from trainer.model.optimizer import Optimizer
-from trainer.preflight import steps
+from trainer.preflight import step_functions, steps
 from trainer.preflight.pretend_tpu import pretend_slice
 from trainer.preflight.readiness import Finding, check_program
 from trainer.preflight.replica_program import ReplicaProgram
@@ -155,7 +155,7 @@ def test_batches_of_features_are_those_of_the_pipeline(tmp_path: Path) -> None:
     training = features.training_batches(prepared.source, prepared.train, 0, share, 0, 1).element_spec
     judging = features.evaluation_batches(prepared.source, features.evaluated, share).element_spec
     rows = {"row": tf.TensorSpec([BATCH], tf.int32)}
-    assert judging == steps.feature_batch(BATCH, modules.FEATURE_SIZE)
+    assert judging == step_functions.feature_batch(BATCH, modules.FEATURE_SIZE)
     assert training == {**judging, **rows}
 
 

@@ -20,10 +20,11 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from absl import flags
 
-from trainer.accelerators import Gpu, Slice, accelerator_named
+from trainer.accelerators import Gpus, Slice, slice_or_gpus_named
 from trainer.cache_home import cache_home
 from trainer.config import Config
 from trainer.config_flags import config_from_flags, parse_arguments
@@ -51,7 +52,7 @@ class Request:
     """
 
     config: Config
-    accelerators: tuple[Slice | Gpu, ...]
+    accelerators: tuple[Slice | Gpus, ...]
     stage: str
     timeout: float
     cache_dir: str
@@ -64,8 +65,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "accelerator",
         "",
-        f"A TPU slice by the name that Cloud TPU has for it, such as v5litepod-8; all: {', '.join(ALL)}; or a GPU such "
-        "as l4, of which less can be said.",
+        f"A TPU slice by the name that Cloud TPU has for it, such as v5litepod-8; all: {', '.join(ALL)}; or GPUs, such "
+        "as l4, or l4:4 for four that share the batch, whose memory is estimated.",
         flag_values=flag_values,
     )
     flags.DEFINE_enum(
@@ -104,7 +105,7 @@ def request_from_flags(flag_values: flags.FlagValues, arguments: Sequence[str]) 
     name = flag_values.accelerator
     if not name:
         raise UserError("Say for what: --accelerator=v5litepod-8, another TPU slice, or all.")
-    accelerators = tuple(accelerator_named(each) for each in (ALL if name == "all" else (name,)))
+    accelerators = tuple(slice_or_gpus_named(each) for each in (ALL if name == "all" else (name,)))
     kept = {"auto": cache_home("preflight"), "off": ""}
     return Request(
         config=_config(arguments, accelerators),
@@ -117,13 +118,13 @@ def request_from_flags(flag_values: flags.FlagValues, arguments: Sequence[str]) 
     )
 
 
-def _config(arguments: Sequence[str], accelerators: Sequence[Slice | Gpu]) -> Config:
+def _config(arguments: Sequence[str], accelerators: Sequence[Slice | Gpus]) -> Config:
     """The run of some flags of trainer.task; on a slice with --strategy=tpu, which need not be among them."""
     trainer_flags = flags.FlagValues()
     define_trainer_flags(trainer_flags)
     parse_arguments(trainer_flags, arguments)
     config = config_from_flags(trainer_flags, read_text)
-    if isinstance(accelerators[0], Gpu):
+    if isinstance(accelerators[0], Gpus):
         return config
     if config.strategy not in ("default", "tpu"):
         raise UserError(f"--strategy={config.strategy} does not run on TPUs: give --strategy=tpu, or leave it out.")
@@ -137,21 +138,25 @@ def preflight(request: Request) -> list[Report]:
     import_tensorflow_quietly()
     from trainer.preflight.cache import Cache
     from trainer.preflight.check import Checker, Options
-    from trainer.preflight.gpu import check_gpu
+    from trainer.preflight.gpu import check_gpus
+    from trainer.preflight.gpu_memory import measure
 
     python = compiler_python(os.environ)
     stage = request.stage if request.stage != "auto" else ("b" if python else "a")
+    cache = Cache(request.cache_dir)
     checker = Checker(
         request.config,
         Options("b" if stage == "b" else "a", request.timeout),
         lambda slice_: Compiler(slice_, [python] if python else [], request.timeout),
-        Cache(request.cache_dir),
+        cache,
         console,
     )
     reports = []
     for accelerator in request.accelerators:
-        if isinstance(accelerator, Gpu):
-            reports.append(check_gpu(request.config, accelerator, console))
+        if isinstance(accelerator, Gpus):
+            reports.append(
+                check_gpus(request.config, accelerator, partial(measure, seconds=request.timeout), cache, console)
+            )
         else:
             reports.append(checker.check(accelerator))
         if request.json:

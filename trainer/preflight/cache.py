@@ -19,6 +19,9 @@ from trainer.storage import RunDirectory
 
 FLAG = "--cache_dir"
 
+REPORTS, ANSWERS = "reports", "answers"
+"""The two kinds of things that are kept."""
+
 
 class Cache:
     """A folder with JSON objects by key."""

@@ -16,27 +16,24 @@ from typing import Literal
 from trainer.accelerators import Slice
 from trainer.config import Config
 from trainer.features.extractors import ACCELERATOR_BATCH
-from trainer.features.recipe import module_digest
-from trainer.model.handles import resolve
 from trainer.preflight import roofline
-from trainer.preflight.cache import Cache, code_digest, key_of
+from trainer.preflight.cache import REPORTS, Cache
 from trainer.preflight.compiler import COMPILER, VERSIONS, Answer, CompilerError
 from trainer.preflight.compiling import CachedCompiler, MakeCompiler, compiled_steps
 from trainer.preflight.input_rate import input_rate
 from trainer.preflight.origins import origin
 from trainer.preflight.readiness import check_program
 from trainer.preflight.report import Report
+from trainer.preflight.report_key import report_key
 from trainer.preflight.search import Largest
 from trainer.preflight.steps import RunSteps, StepPrograms
-from trainer.preflight.too_large import BatchSearch, allowed_bytes, refusals, with_way_out
+from trainer.preflight.too_large import BatchSearch, refusals, with_way_out
 from trainer.preflight.verdict import EXTRACT, CompiledStep, DoesNot, Fits, Number, Problem, Unchecked
 from trainer.preparation import Built, Prepared
 from trainer.records.console import Console
 
 MOST_REPLICAS = 32
 """So many copies of all variables are made, at most, to trace for that many replicas."""
-
-_REPORTS = "reports"
 
 
 @dataclass(frozen=True)
@@ -109,45 +106,22 @@ class Checker:
             )
             return Report(Unchecked(slice_.name, reason), self._config.batch_size)
         run = self._run(slice_.replicas)
-        key = self._key(run, slice_)
-        known = self._cache.load(_REPORTS, key) if key else None
+        options = [self._options.stage, self._options.search_seconds]
+        key = report_key(self._config, run.prepared, {"slice": slice_.name, "options": options, "versions": VERSIONS})
+        known = self._cache.load(REPORTS, key) if key else None
         if known:
             return Report.from_json(known)
         report = self._stage_a(run, slice_)
         if self._options.stage == "b" and isinstance(report.verdict, Unchecked):
             report = self._stage_b(report, run, slice_)
         if key and report.settled:
-            self._cache.save(_REPORTS, key, report.to_json())
+            self._cache.save(REPORTS, key, report.to_json())
         return report
 
     def _run(self, replicas: int) -> RunSteps:
         if replicas not in self._runs:
             self._runs[replicas] = RunSteps(self._config, replicas, self._console)
         return self._runs[replicas]
-
-    def _key(self, run: RunSteps, slice_: Slice) -> str:
-        """Of all that the programs come from, so that not even tracing is needed; "" where that is not known."""
-        config, prepared = self._config, run.prepared
-        if config.init_from:
-            return ""
-        module = config.backbone
-        if config.uses_hub_module:
-            module = module_digest(resolve(module, mirror=config.hub_mirror, repair=config.repair_hub_cache))
-        weights = prepared.class_weights
-        return key_of(
-            {
-                "config": config.model_dump(mode="json") | {"run_dir": ""},
-                "module": module,
-                "classes": len(prepared.source.class_names),
-                "class_weights": None if weights is None else weights.tolist(),
-                "native_size": prepared.source.native_size,
-                "examples": [len(prepared.train), len(prepared.splits.validation), len(prepared.splits.test)],
-                "code": code_digest(),
-                "slice": slice_.name,
-                "options": [self._options.stage, self._options.search_seconds],
-                "versions": VERSIONS,
-            }
-        )
 
     def _lower(self, run: RunSteps, batch: int) -> Lowered:
         place = run.prepared.cluster.replicas, batch
@@ -191,7 +165,7 @@ class Checker:
         problems = refusals(slice_, answers, steps)
         if problems:
             return self._refused(report, run, slice_, compiler, answers)
-        fits = Fits(slice_.name, COMPILER, tuple(steps.values()), allowed_bytes(slice_))
+        fits = Fits(slice_.name, COMPILER, tuple(steps.values()), slice_.device.usable_bytes)
         return replace(report, verdict=fits, numbers=self._numbers(run, slice_, steps))
 
     def _refused(

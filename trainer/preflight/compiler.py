@@ -5,21 +5,18 @@ Whatever keeps the compiler from answering is a `CompilerError`, and never an an
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
-import os
 import re
-import signal
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from trainer.accelerators import Slice
+from trainer.preflight.bounded_process import LONGEST_WORDS, Ended, last_line, run_bounded, whole_lines
 from trainer.preflight.verdict import Memory
 from trainer.terminal import printable
 
@@ -49,7 +46,6 @@ _REFUSALS = ("UNIMPLEMENTED", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
 """The compiler's errors that are about the program. The others are about itself."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_LONGEST_WORDS = 300
 
 
 class CompilerError(Exception):
@@ -124,16 +120,16 @@ class Compiler:
             raise CompilerError(f"the TPU compiler is not installed: {_INSTALL}")
         seconds = self._timeout if timeout is None else min(timeout, self._timeout)
         with tempfile.TemporaryDirectory(prefix="hub-trainer-preflight-") as folder:
-            (failure, errors) = self._run(Path(folder), programs, seconds)
-            results = _lines(Path(folder) / "results.jsonl")
+            ended = self._run(Path(folder), programs, seconds)
+            results = whole_lines(Path(folder) / "results.jsonl")
         _check_versions(results)
         answers = {entry["name"]: _answer(entry) for entry in results[1:]}
-        if failure or set(answers) != set(programs):
-            raise CompilerError(failure or f"its process ended early: {_last_line(errors)}")
+        if ended.failure or set(answers) != set(programs):
+            raise CompilerError(ended.failure or f"its process ended early: {last_line(ended.said)}")
         return answers
 
-    def _run(self, folder: Path, programs: Mapping[str, bytes], seconds: float) -> tuple[str, str]:
-        """Runs the process to its end; gives what went wrong with it, if anything, and its standard error."""
+    def _run(self, folder: Path, programs: Mapping[str, bytes], seconds: float) -> Ended:
+        """Runs the process to its end."""
         entries = []
         for number, (name, hlo) in enumerate(programs.items()):
             path = folder / f"{number}.hlo.pb"
@@ -149,51 +145,13 @@ class Compiler:
             "programs": entries,
         }
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        return _ended(
-            [*self._python, "-", str(folder / "request.json"), str(folder / "results.jsonl")],
-            folder,
-            seconds,
-        )
-
-
-def _ended(command: list[str], folder: Path, seconds: float) -> tuple[str, str]:
-    """Runs a command with the compiler's program; what went wrong, if anything, and its standard error."""
-    program = Path(__file__).with_name("compiler_process.py")
-    # Read from standard input, so that no folder of this project comes before that interpreter's own packages.
-    with program.open("rb") as source, (folder / "errors").open("w+b") as errors:
+        command = [*self._python, "-", str(folder / "request.json"), str(folder / "results.jsonl")]
+        # Read from standard input, so that no folder of this project comes before that interpreter's own packages.
+        program = Path(__file__).with_name("compiler_process.py")
         try:
-            process = subprocess.Popen(
-                command, stdin=source, stdout=errors, stderr=errors, cwd=folder, start_new_session=True
-            )
+            return run_bounded(command, folder=folder, seconds=seconds, program=program, directory=folder)
         except OSError as error:
-            return f"{command[0]} cannot be run ({error.strerror}): {_INSTALL}", ""
-        try:
-            code = process.wait(seconds)
-            failure = ""
-        except subprocess.TimeoutExpired:
-            code, failure = 0, f"it had not answered after {seconds:.0f} s: give it longer, by --timeout"
-        finally:
-            # Also where this process is interrupted.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        errors.seek(0)
-        said = errors.read().decode(errors="replace")
-    return failure or _failure(code, said), said
-
-
-def _failure(code: int, said: str) -> str:
-    """What an exit code means; "" for success."""
-    if "MemoryError" in said or "bad_alloc" in said or "Cannot allocate memory" in said:
-        return "this machine has not enough memory for it: take one with more, or a smaller --batch_size"
-    if code == -signal.SIGKILL:
-        return (
-            "its process was killed (SIGKILL), which is how a machine that runs out of memory ends one: take one with "
-            "more memory"
-        )
-    if code < 0:
-        return f"its process was ended by {signal.Signals(-code).name}: {_last_line(said)}"
-    return f"its process failed with exit code {code}: {_last_line(said)}" if code else ""
+            return Ended(f"{command[0]} cannot be run ({error.strerror}): {_INSTALL}", "")
 
 
 def _check_versions(results: Sequence[Mapping[str, Any]]) -> None:
@@ -223,23 +181,9 @@ def _words(error: str) -> str:
     line = error.strip().split("\n")[0]
     line = re.sub(r"^(?:[A-Z_]+: )?(?:E\d+: )?(?:\w+: )?", "", line)
     line = re.sub(r"\.? HLO module: .*$", "", line)
-    return printable(line[:_LONGEST_WORDS], None)
+    return printable(line[:LONGEST_WORDS], None)
 
 
 def _needed(error: str) -> int | None:
     found = re.search(r"\((\d+(?:\.\d+)?)([KMGT]?)\) exceeds available HBM", error)
     return int(float(found[1]) * _UNITS[found[2]]) if found else None
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """What was written; a last line that was cut off is left out."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text.split("\n")[:-1]]
-
-
-def _last_line(said: str) -> str:
-    lines: Iterable[str] = (line.strip() for line in reversed(said.splitlines()))
-    return printable(next(filter(None, lines), "it said nothing")[:_LONGEST_WORDS], None)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from trainer.accelerators import Slice
-from trainer.preflight.cache import Cache, key_of, program_digest
+from trainer.preflight.cache import ANSWERS, Cache, key_of, program_digest
 from trainer.preflight.compiler import VERSIONS, Accepted, Answer, Compiler, Refused
 from trainer.preflight.steps import RunSteps, StepPrograms
 from trainer.preflight.verdict import CompiledStep, Memory
@@ -44,12 +44,12 @@ class CachedCompiler:
             name: key_of({"program": program_digest(hlo), "slice": self._slice.name, "versions": VERSIONS})
             for name, hlo in protos.items()
         }
-        saved = {name: self._cache.load("answers", key) for name, key in keys.items()}
+        saved = {name: self._cache.load(ANSWERS, key) for name, key in keys.items()}
         answers = {name: _from_json(values) for name, values in saved.items() if values is not None}
         missing = {name: hlo for name, hlo in protos.items() if name not in answers}
         new = self._make(self._slice)(missing, timeout) if missing else {}
         for name, answer in new.items():
-            self._cache.save("answers", keys[name], asdict(answer))
+            self._cache.save(ANSWERS, keys[name], asdict(answer))
         answers |= new
         return {name: answers[name] for name in protos}
 

@@ -11,11 +11,12 @@ from trainer.preflight.verdict import (
     EVALUATE,
     EXTRACT,
     TRAIN,
-    CompiledStep,
     DoesNot,
+    EstimatedStep,
     Fits,
     Number,
     Problem,
+    Step,
     Unchecked,
     Verdict,
     verdict_from_json,
@@ -25,7 +26,9 @@ from trainer.preflight.verdict import (
 GIB = 2**30
 MIB = 2**20
 
-_CALLED = {TRAIN: "training", EVALUATE: "evaluation", EXTRACT: "features"}
+CALLED = {TRAIN: "training", EVALUATE: "evaluation", EXTRACT: "features"}
+"""The steps for a person."""
+
 _SHOWN = ("step", "steps", "hours", "price", "input_needed", "input_here")
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -80,15 +83,15 @@ class Report:
         verdict = self.verdict
         lines = [f"{verdict.accelerator}: {_without_name(verdict)}"]
         if isinstance(verdict, Unchecked):
-            lines.append(f"  why       {verdict.reason}")
+            lines.append(_labelled("why", verdict.reason))
         if isinstance(verdict, DoesNot):
-            lines += [f"  {_place(problem):<9} {problem.message}{_where(problem)}" for problem in verdict.problems]
+            lines += [_labelled(_place(problem), f"{problem.message}{_where(problem)}") for problem in verdict.problems]
         if isinstance(verdict, Fits):
             lines += [_memory_line(step, verdict.allowed) for step in verdict.steps]
-        lines += [f"  note      {remark.message}{_where(remark)}" for remark in self.remarks]
+        lines += [_labelled("note", f"{remark.message}{_where(remark)}") for remark in self.remarks]
         lines += [_number_line(name, self.numbers[name]) for name in _SHOWN if name in self.numbers]
         if isinstance(verdict, Fits):
-            lines.append(f"  by        {verdict.compiler}; how it runs and what it computes, only the slice can show")
+            lines.append(_labelled("by", f"{verdict.compiler}; {_left_open(verdict)}"))
         return lines
 
 
@@ -104,7 +107,7 @@ def _row(report: Report) -> tuple[str, ...]:
     if not isinstance(verdict, Fits):
         return (verdict.accelerator, verdict.word, "", "", "", "")
     most = max(step.needed for step in verdict.steps)
-    step, hours = report.numbers["step"].value, report.numbers["hours"].value
+    step, hours = (report.numbers[name].value for name in ("step", "hours"))
     assert step is not None and hours is not None
     gib = f"{verdict.allowed / GIB:.2f} GiB"
     return (
@@ -116,30 +119,51 @@ def _row(report: Report) -> tuple[str, ...]:
     )
 
 
+def _left_open(verdict: Fits) -> str:
+    """What a verdict does not say."""
+    if any(isinstance(step, EstimatedStep) for step in verdict.steps):
+        return "nobody has compared it with a GPU, whose convolutions take more where they find room"
+    return "how it runs and what it computes, only the slice can show"
+
+
 def _without_name(verdict: Verdict) -> str:
     return verdict.sentence.removesuffix(f" for {verdict.accelerator}")
 
 
 def _place(problem: Problem) -> str:
-    return _CALLED.get(problem.step, "run")
+    return CALLED.get(problem.step, "run")
 
 
 def _where(problem: Problem) -> str:
     return f" [{problem.where}]" if problem.where else ""
 
 
-def _memory_line(step: CompiledStep, allowed: int) -> str:
+def _memory_line(step: Step, allowed: int) -> str:
+    if isinstance(step, EstimatedStep):
+        return _labelled(CALLED[step.name], _estimate(step, allowed))
     memory = step.memory
-    new = memory.outputs - memory.shared
     parts = {
         "arguments": memory.arguments,
-        "outputs": new,
+        "outputs": memory.outputs - memory.shared,
         "temporaries": memory.temporaries,
         "code": memory.code,
         "kept beside": step.beside,
     }
     named = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
-    return f"  {_CALLED[step.name]:<9} takes {_size(step.needed)} of {_size(allowed)} a device: {named}"
+    return _labelled(CALLED[step.name], f"takes {_size(step.needed)} of {_size(allowed)} a device: {named}")
+
+
+def _estimate(step: EstimatedStep, allowed: int) -> str:
+    seen = f"run here with {step.tried} of {step.batch} examples" if step.tried < step.batch else "run here"
+    return (
+        f"takes {_size(step.least)} to {_size(step.needed)} of {_size(allowed)} a GPU: {_size(step.run)} operation by "
+        f"operation, {step.error:.0%} more or less ({seen}), {_size(step.compiled)} by XLA, and {_size(step.beside)} "
+        "kept beside"
+    )
+
+
+def _labelled(label: str, text: str) -> str:
+    return f"  {label:<12}  {text}"
 
 
 def _size(size: float) -> str:
@@ -149,10 +173,10 @@ def _size(size: float) -> str:
 def _number_line(name: str, number: Number) -> str:
     label = name.replace("_", " ")
     if number.value is None:
-        return f"  {label:<13} unknown: {number.note}"
+        return _labelled(label, f"unknown: {number.note}")
     value = shown_seconds(number.value) if number.unit == "s" else f"{_scaled(number.value)} {number.unit}"
     value = shown_seconds(number.value * 3600) if number.unit == "h" else value
-    return f"  {label:<13} {value} ({number.kind}): {number.note}"
+    return _labelled(label, f"{value} ({number.kind}): {number.note}")
 
 
 def _scaled(value: float) -> str:

@@ -1,15 +1,8 @@
-"""The project's own steps as a TPU would get them.
-
-What is traced here is what `trainer.training.loop`, `trainer.training.evaluation` and `trainer.features.extractors`
-run: the same step objects, built by `trainer.preparation` for the same Config, on batches of the shapes that the input
-pipeline gives.
-"""
+"""The project's own steps as a TPU would get them: `step_functions`, traced on a pretended slice."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
@@ -18,18 +11,13 @@ import tensorflow as tf
 from trainer.cluster import Cluster, check_batch, check_tpu_precision
 from trainer.config import Config
 from trainer.errors import UserError
-from trainer.features.extractors import ACCELERATOR_BATCH, ExtractionStep
 from trainer.preflight.pretend_tpu import pretend_slice
 from trainer.preflight.replica_program import ReplicaProgram
+from trainer.preflight.step_functions import all_variables, bytes_of, checkpoint_bytes, step_functions
 from trainer.preflight.tracing import trace_replica
 from trainer.preflight.verdict import EVALUATE, EXTRACT, TRAIN
-from trainer.preparation import Built, Prepared, build, build_step, prepare, training_input
+from trainer.preparation import Built, Prepared, build, prepare
 from trainer.records.console import Console
-from trainer.training.evaluation import evaluation_input
-from trainer.training.state import TrainingState
-from trainer.training.step import EvaluationStep
-
-Spec = Mapping[str, tf.TypeSpec]
 
 
 class StepPrograms(NamedTuple):
@@ -89,8 +77,7 @@ class RunSteps:
     @property
     def smallest_batch(self) -> int:
         """Of which all batches must be multiples: see `trainer.cluster.check_batch`."""
-        config = self.prepared.config
-        return self.prepared.cluster.replicas * config.accumulation_steps * (2 if config.mixes_images else 1)
+        return self.prepared.cluster.replicas * self.prepared.config.smallest_replica_batch
 
     def trace(self, batch_size: int | None = None) -> StepPrograms:
         """Traces the steps.
@@ -103,12 +90,12 @@ class RunSteps:
           UserError: the replicas do not divide it, or the module is not as the configuration needs it.
         """
         prepared = self._with_batch(batch_size) if batch_size else self.prepared
-        cluster, model = prepared.cluster, self.built.model
-        variables, trained = self._named_variables(), {variable.path for variable in self.built.optimizer.variables}
-        trained_on, judged = self._batches(prepared)
-        train = trace_replica(cluster.strategy, build_step(prepared, self.built), trained_on, variables, trained)
-        evaluate = trace_replica(cluster.strategy, EvaluationStep(model), judged, variables)
-        return StepPrograms(train, evaluate, self._traced_extraction(variables))
+        strategy, variables = prepared.cluster.strategy, self._named_variables()
+        programs = {
+            name: trace_replica(strategy, function.call, function.batch, variables, function.trained)
+            for name, function in step_functions(prepared, self.built).items()
+        }
+        return StepPrograms(programs[TRAIN], programs[EVALUATE], programs.get(EXTRACT))
 
     def beside(self, program: ReplicaProgram) -> int:
         """Bytes of a device's memory that a run keeps in use while it runs a program, which does not touch them.
@@ -128,8 +115,7 @@ class RunSteps:
 
     @cached_property
     def _copied(self) -> int:
-        """Bytes of the training state."""
-        return bytes_of(TrainingState(self.built.model, self.built.optimizer).variables)
+        return checkpoint_bytes(self.built)
 
     def _with_batch(self, batch_size: int) -> Prepared:
         config = self.prepared.config.with_batch_size(batch_size)
@@ -140,28 +126,6 @@ class RunSteps:
         known = [*self.built.model.variables, *self.built.optimizer.rule.variables]
         return {variable.path: variable.value for variable in known}
 
-    def _batches(self, prepared: Prepared) -> tuple[Spec, Spec]:
-        """What a training step and an evaluation step get."""
-        config, cluster, model = prepared.config, prepared.cluster, self.built.model
-        if trains_on_features(config):
-            rows, size = config.batch_size // cluster.replicas, model.backbone.feature_size
-            judged = feature_batch(rows, size)
-            return {**judged, "row": tf.TensorSpec([rows], tf.int32)}, judged
-        return (
-            training_input(prepared, model, first_step=0, last_step=1).element_spec,
-            evaluation_input(cluster, model, prepared.source, prepared.train, config.batch_size).element_spec,
-        )
-
-    def _traced_extraction(self, variables: Mapping[str, tf.Variable]) -> ReplicaProgram | None:
-        """Of images alone: the features of texts are computed on the host."""
-        if not trains_on_features(self.prepared.config) or self.prepared.source.kind == "text":
-            return None
-        element = self.built.model.model_input.element
-        step = ExtractionStep(self.built.model.backbone)
-        images = tf.TensorSpec([ACCELERATOR_BATCH, *element.shape], element.dtype)
-        strategy = self.prepared.cluster.strategy
-        return trace_replica(strategy, lambda batch: {"features": step(batch["image"])}, {"image": images}, variables)
-
 
 def trace_steps(config: Config, replicas: int, console: Console | None = None) -> StepPrograms:
     """Builds the model of a run on a pretended slice, and traces its steps: see `RunSteps`.
@@ -169,26 +133,3 @@ def trace_steps(config: Config, replicas: int, console: Console | None = None) -
     Two replicas tell as much of the programs as two hundred, but for the batch of each.
     """
     return RunSteps(config, replicas, console).trace()
-
-
-def trains_on_features(config: Config) -> bool:
-    """Whether the steps of a run get features that were computed before; see `trainer.preparation.features_once`."""
-    return config.uses_hub_module and config.keeps_features
-
-
-def feature_batch(rows: int, feature_size: int) -> dict[str, tf.TypeSpec]:
-    """What a replica gets to judge where features were computed before; to train, it gets "row" as well."""
-    numbers = tf.TensorSpec([rows], tf.int32)
-    return {"features": tf.TensorSpec([rows, feature_size], tf.float32), "label": numbers, "index": numbers}
-
-
-def all_variables(built: Built) -> list[tf.Variable]:
-    """All that every replica of a run has a copy of."""
-    model, optimizer = built.model, built.optimizer
-    kept = (*optimizer.averages.by_path().values(), *optimizer.loss_scale.by_name().values())
-    return [*(variable.value for variable in (*model.variables, *optimizer.rule.variables)), *kept]
-
-
-def bytes_of(variables: Iterable[tf.Variable]) -> int:
-    """Bytes of their numbers."""
-    return sum(math.prod(variable.shape) * variable.dtype.size for variable in variables)

@@ -13,16 +13,13 @@ from trainer.preflight.search import Largest, largest_fitting
 from trainer.preflight.steps import RunSteps, StepPrograms
 from trainer.preflight.verdict import EXTRACT, TRAIN, CompiledStep, Problem
 
+ON_FEATURES = "Computing features once does not depend on --batch_size: --feature_cache=off computes them in its steps."
+"""What to change where computing features takes too much."""
+
 _GIB = 2**30
 
 Trace = Callable[[int], StepPrograms]
 """The programs of a run with some global batch."""
-
-
-def allowed_bytes(slice_: Slice) -> int:
-    """What the compiler allows a device of a slice."""
-    assert slice_.device.usable_bytes is not None  # Measured of every TPU.
-    return slice_.device.usable_bytes
 
 
 def refusals(slice_: Slice, answers: Mapping[str, Answer], steps: Mapping[str, CompiledStep]) -> list[Problem]:
@@ -33,7 +30,7 @@ def refusals(slice_: Slice, answers: Mapping[str, Answer], steps: Mapping[str, C
       answers: of the compiler, by the steps' names.
       steps: those that it accepted.
     """
-    allowed = allowed_bytes(slice_)
+    allowed = slice_.device.usable_bytes
     said = [
         Problem(name, answer.rule, f"The compiler refuses it: {answer.words}.")
         for name, answer in answers.items()
@@ -86,7 +83,7 @@ class BatchSearch:
         """
         needed = [answer.needed for answer in answers.values() if isinstance(answer, Refused) and answer.needed]
         needed += [step.needed for step in steps.values()]
-        most, allowed = max(needed, default=0), allowed_bytes(self._slice)
+        most, allowed = max(needed, default=0), self._slice.device.usable_bytes
         # The other steps fit with a larger batch than those that will be tried.
         suspects = {problem.step for problem in refusals(self._slice, answers, steps)}
         return largest_fitting(
@@ -126,9 +123,7 @@ def with_way_out(problem: Problem, largest: Largest | None, pieces: int) -> Prob
 
 def _way_out(step: str, largest: Largest | None, pieces: int) -> str:
     if step == EXTRACT:
-        return (
-            "Computing features once does not depend on --batch_size: --feature_cache=off computes them in its steps."
-        )
+        return ON_FEATURES
     again = f" --accumulation_steps={2 * pieces} keeps the batch and needs less." if step == TRAIN else ""
     if largest is None:
         return f"A smaller --batch_size needs less.{again}"

@@ -7,6 +7,7 @@ It says "compiles and fits", never "runs": that nobody can know without the acce
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -111,6 +112,43 @@ class CompiledStep:
 
 
 @dataclass(frozen=True)
+class EstimatedStep:
+    """A step whose memory was estimated, on other devices than those that it is for.
+
+    Attributes:
+      name: TRAIN, EVALUATE or EXTRACT.
+      batch: examples on a device.
+      tried: of how many at most it was run here.
+      run: bytes that it takes beside the rest, operation by operation, extended from what was run.
+      compiled: the same by XLA.
+      error: share by which `run` may be wrong.
+      beside: bytes that are there all the time: weights, optimizer state, its copy for a checkpoint, two batches, and
+        what several devices exchange.
+    """
+
+    name: str
+    batch: int
+    tried: int
+    run: int
+    compiled: int
+    error: float
+    beside: int
+
+    @property
+    def least(self) -> int:
+        """Bytes of a device's memory that it takes if all errs on one side."""
+        return self.beside + min(self.compiled, int(self.run * (1 - self.error)))
+
+    @property
+    def needed(self) -> int:
+        """Bytes that it takes if all errs on the other side."""
+        return self.beside + max(self.compiled, math.ceil(self.run * (1 + self.error)))
+
+
+Step = CompiledStep | EstimatedStep
+
+
+@dataclass(frozen=True)
 class Problem:
     """Something that speaks against a run.
 
@@ -129,18 +167,18 @@ class Problem:
 
 @dataclass(frozen=True)
 class Fits:
-    """Every step compiles for the accelerator, and takes no more memory than its compiler allows.
+    """No step takes more memory than there is: the accelerator's own compiler says so, or an estimate with its error.
 
     Attributes:
       accelerator: such as "v5litepod-8".
       compiler: what compiled, such as "libtpu 0.0.51".
       steps: what it made of them.
-      allowed: bytes of a device's memory that it may use.
+      allowed: bytes of a device's memory that may be used.
     """
 
     accelerator: str
     compiler: str
-    steps: tuple[CompiledStep, ...]
+    steps: tuple[Step, ...]
     allowed: int
     word = "fits"
     exit_code = EXIT_DONE
@@ -158,7 +196,8 @@ class Fits:
     @property
     def sentence(self) -> str:
         """The verdict for a person."""
-        return f"compiles and fits for {self.accelerator}"
+        compiled = all(isinstance(step, CompiledStep) for step in self.steps)
+        return f"{'compiles and fits' if compiled else 'fits by estimate'} for {self.accelerator}"
 
 
 @dataclass(frozen=True)
@@ -247,5 +286,7 @@ def combined_exit_code(verdicts: list[Verdict]) -> int:
     return EXIT_DONE if codes == {EXIT_DONE} else EXIT_UNCHECKED
 
 
-def _step(values: Mapping[str, Any]) -> CompiledStep:
+def _step(values: Mapping[str, Any]) -> Step:
+    if "memory" not in values:
+        return EstimatedStep(**values)
     return CompiledStep(**{**values, "memory": Memory(**values["memory"])})
