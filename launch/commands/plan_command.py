@@ -57,8 +57,9 @@ def execute(options: argparse.Namespace, trainer_flags: Sequence[str]) -> int:
         print_text(plan_text(plan))  # At once: the preflight takes longer.
     answer = None if plan.problems else ask(plan.job, options.preflight)
     against = objections(answer, options.preflight)
+    said = answer.text_with(plan.price) if answer else ""
     if options.json:
-        print_text(as_json(replace(plan, problems=(*plan.problems, *against)), answer.text if answer else ""))
-    elif answer:
-        print_text(f"\npreflight {answer.text}")
+        print_text(as_json(replace(plan, problems=(*plan.problems, *against)), said))
+    elif said:
+        print_text(f"\npreflight {said}")
     return EXIT_USER if plan.problems or against else EXIT_DONE

@@ -98,9 +98,9 @@ def _submit(access: JobAccess, plans: Sequence[Plan], now: datetime, options: ar
     answers = _preflight(access, plans, options)
     if not _have_image(access, plans[0], options):
         return EXIT_PREEMPTED
-    for record, answer in zip(records, answers):
+    for plan, record, answer in zip(plans, records, answers):
         service = access.service(record.target)
-        asked = replace(record, preflight=answer.text if answer else "")
+        asked = replace(record, preflight=answer.text_with(plan.price) if answer else "")
         made, status = submit(asked, service, access.records, may_exist=bool(options.submission))
         _tell(options, access, made, status)
     return _wait(access, made) if options.wait else EXIT_DONE

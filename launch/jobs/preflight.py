@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from launch.jobs.job import Job
+from launch.jobs.prices import Price
 
 Mode = Literal["auto", "off", "require"]
 
@@ -36,16 +37,35 @@ class Preflight:
       verdict: one of the three.
       sentence: the verdict with what it is for, such as "compiles and fits for v5litepod-8".
       reasons: why not, and what to change.
+      hours: that the run takes at best, by the work of its compiled steps and the peak rates of the slice; None where
+        nobody knows.
     """
 
     verdict: str
     sentence: str
     reasons: tuple[str, ...] = ()
+    hours: float | None = None
 
     @property
     def text(self) -> str:
         """All of it on one line."""
         return f"{self.sentence}: {' '.join(self.reasons)}" if self.reasons else self.sentence
+
+    def text_with(self, price: Price) -> str:
+        """The same with what the run takes and costs at best.
+
+        Args:
+          price: of an hour of the job's machines.
+        """
+        if self.hours is None:
+            return self.text
+        hours = f"{self.hours:.2g} hours" if self.hours >= 0.1 else f"{60 * self.hours:.2g} minutes"
+        cost = (
+            f"what it costs is unknown ({price.source})"
+            if price.dollars is None
+            else f"${self.hours * price.dollars:,.2f} (bound)"
+        )
+        return f"{self.text}; at best it computes for {hours} (bound; real steps are slower), {cost}"
 
 
 def add_preflight_option(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +104,8 @@ def ask(
     try:
         answer = json.loads(done.stdout.splitlines()[-1])
         reasons = [answer["reason"]] if "reason" in answer else [each["message"] for each in answer.get("problems", ())]
-        return Preflight(answer["verdict"], answer["sentence"], tuple(reasons))
+        hours = answer.get("numbers", {}).get("hours", {}).get("value")
+        return Preflight(answer["verdict"], answer["sentence"], tuple(reasons), hours)
     except (IndexError, ValueError, KeyError, TypeError, AttributeError):
         return _unchecked(accelerator, f"it ended with exit code {done.returncode}{_last_line(done.stderr)}.")
 

@@ -12,8 +12,12 @@ import pytest
 from jobs import ONE_GPU, V5E_8, make_job
 
 from launch.jobs.preflight import Mode, Preflight, ask, objections
+from launch.jobs.prices import Price
 
 TPU_JOB = make_job(V5E_8, "--strategy=tpu", "--quiet")
+
+PRICE = Price(9.6, "8 chips", "a list", "2026-11-22")
+UNKNOWN = Price(None, "8 chips", "no public price was found for it")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -88,3 +92,23 @@ def test_what_does_not_compile_is_refused(mode: Mode) -> None:
 @pytest.mark.parametrize("mode", ["auto", "require"])
 def test_what_fits_is_made(mode: Mode) -> None:
     assert objections(ask(TPU_JOB, mode, answering(of("fits"))), mode) == []
+
+
+@pytest.mark.parametrize(
+    ("hours", "price", "told"),
+    [
+        (2.0, PRICE, "; at best it computes for 2 hours (bound; real steps are slower), $19.20 (bound)"),
+        (0.05, PRICE, "; at best it computes for 3 minutes (bound; real steps are slower), $0.48 (bound)"),
+        (
+            2.0,
+            UNKNOWN,
+            "; at best it computes for 2 hours (bound; real steps are slower), what it costs is unknown (no",
+        ),
+        (None, PRICE, ""),
+    ],
+)
+def test_what_a_run_costs_at_best_is_told(hours: float | None, price: Price, told: str) -> None:
+    numbers = {} if hours is None else {"numbers": {"hours": {"value": hours, "kind": "bound"}}}
+    answer = ask(TPU_JOB, "auto", answering(of("fits", **numbers)))
+    assert answer and answer.text_with(price).startswith(f"fits for v5litepod-8{told}")
+    assert (answer.text_with(price) == answer.text) == (hours is None)

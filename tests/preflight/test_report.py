@@ -64,7 +64,11 @@ def test_a_report_is_told() -> None:
     lines = "\n".join(FITS.lines())
     assert lines.startswith("v5litepod-8: compiles and fits\n")
     assert "  training      takes 6.00 GiB of 15.75 GiB a device: arguments 3.00 GiB, outputs 1.00 GiB" in lines
-    assert "(bound)" in lines and "500 images/s (measured)" in lines and "unknown: python -m launch plan" in lines
+    assert (
+        "(bound)" in lines
+        and "500 images/s (measured)" in lines
+        and "unknown: python -m launch plan multiplies" in lines
+    )
     assert "libtpu 0.0.51; how it runs and what it computes, only the slice can show" in lines
     assert DOES_NOT.lines() == ["v5litepod-8: does not compile", "  features      It prints. [a.py:3]"]
     assert UNCHECKED.lines() == ["v5litepod-8: could not be checked", "  why           libtpu is missing."]

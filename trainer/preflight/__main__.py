@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +33,7 @@ from trainer.config_flags import config_from_flags, parse_arguments
 from trainer.config_flags import define_flags as define_trainer_flags
 from trainer.errors import UserError
 from trainer.preflight.compiler import Compiler, compiler_python
-from trainer.preflight.report import Report, table
+from trainer.preflight.report import LABEL_WIDTH, Report, table
 from trainer.preflight.verdict import combined_exit_code
 from trainer.program import read_text, start
 from trainer.records.console import Console
@@ -168,13 +170,18 @@ def preflight(request: Request) -> list[Report]:
     if len(reports) > 1:
         _print(table(reports))
     else:
-        _print(reports[0].lines()[: 1 if request.quiet else None])
+        _print(reports[0].lines()[: 1 if request.quiet else None], wrapped=True)
     return reports
 
 
-def _print(lines: Sequence[str]) -> None:
+def _print(lines: Sequence[str], *, wrapped: bool = False) -> None:
+    """Prints lines; wrapped under what stands behind their labels, where a person looks at them in a terminal."""
     for line in lines:
-        print(printable(line, sys.stdout.encoding), flush=True)
+        shown = printable(line, sys.stdout.encoding)
+        if wrapped and sys.stdout.isatty():
+            width = shutil.get_terminal_size().columns
+            shown = textwrap.fill(shown, width, subsequent_indent=" " * LABEL_WIDTH, break_on_hyphens=False)
+        print(shown, flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:

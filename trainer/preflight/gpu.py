@@ -43,7 +43,7 @@ ERROR = 0.25
 """By how much of what the steps were seen to take the estimate may be wrong. It is a margin and was not measured: on
 CPUs the estimate misses what a step takes by a few percent (benchmarks/README.md), on GPUs nobody has compared it."""
 
-ESTIMATED_BY = "TensorFlow's allocator and XLA, on this machine's CPU; on a GPU nobody has compared it"
+ESTIMATED_BY = "TensorFlow's allocator and XLA, on this machine's CPU"
 
 _GIB = 2**30
 
@@ -122,26 +122,31 @@ def verdict_of(steps: Sequence[EstimatedStep], config: Config, gpus: Gpus) -> Ve
         return Fits(gpus.name, ESTIMATED_BY, tuple(steps), usable)
     largest = largest_batch(steps, config, gpus)
     too_large = tuple(
-        Problem(step.name, "memory", f"{_between(step, usable)} {_way_out(step, config, gpus, largest)}")
+        Problem(step.name, "memory", f"It {_takes(step, usable)}. {_way_out(step, config, gpus, largest)}")
         for step in steps
         if step.least > usable
     )
     if too_large:
         return DoesNot(gpus.name, too_large)
-    near = "; ".join(f"{CALLED[step.name]}: {_between(step, usable)}" for step in steps if step.needed > usable)
+    near = "; ".join(f"{CALLED[step.name]} {_takes(step, usable)}" for step in steps if step.needed > usable)
     fits = f"--batch_size={largest} fits by this estimate, and " if largest else ""
-    return Unchecked(gpus.name, f"It is too close to tell. {near} {fits}--batch_size=auto finds out on the GPU.")
+    return Unchecked(gpus.name, f"Too close to tell: {near}. {fits}--batch_size=auto finds out on the GPU.")
 
 
 def largest_batch(steps: Sequence[EstimatedStep], config: Config, gpus: Gpus) -> int:
-    """The largest global batch that fits by an estimate, 0 where none does. The rest is taken not to grow with it."""
+    """About the largest global batch that fits by an estimate, 0 where none does.
+
+    It is a round number within an eighth of the largest; what is beside the steps is taken not to grow with it.
+    """
     usable, unit = gpus.model.device.usable_bytes, config.smallest_replica_batch
-    rows = [
+    rows = (
         (usable - step.beside) * step.batch // max(1, step.needed - step.beside)
         for step in steps
         if step.name != EXTRACT
-    ]
-    return max(0, min(rows) // unit * unit * gpus.count)
+    )
+    units = max(0, min(rows)) // unit
+    digits = max(0, units.bit_length() - 4)
+    return (units >> digits << digits) * unit * gpus.count
 
 
 def _on_one(config: Config, gpus: Gpus) -> tuple[Config, Cluster]:
@@ -194,11 +199,9 @@ def _estimated(step: StepBytes, held: Held) -> EstimatedStep:
     )
 
 
-def _between(step: EstimatedStep, usable: int) -> str:
-    return (
-        f"It takes {_gib(step.least)} to {_gib(step.needed)} by estimate, and TensorFlow has {_gib(usable)} of such a "
-        "GPU."
-    )
+def _takes(step: EstimatedStep, usable: int) -> str:
+    least, most = _gib(step.least), _gib(step.needed)
+    return f"takes {least} to {most} by estimate, and TensorFlow has {_gib(usable)} of such a GPU"
 
 
 def _way_out(step: EstimatedStep, config: Config, gpus: Gpus, largest: int) -> str:

@@ -29,6 +29,9 @@ MIB = 2**20
 CALLED = {TRAIN: "training", EVALUATE: "evaluation", EXTRACT: "features"}
 """The steps for a person."""
 
+LABEL_WIDTH = 16
+"""Characters before what is said of something."""
+
 _SHOWN = ("step", "steps", "hours", "price", "input_needed", "input_here")
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -163,7 +166,7 @@ def _estimate(step: EstimatedStep, allowed: int) -> str:
 
 
 def _labelled(label: str, text: str) -> str:
-    return f"  {label:<12}  {text}"
+    return f"  {label}".ljust(LABEL_WIDTH) + text
 
 
 def _size(size: float) -> str:

@@ -80,7 +80,7 @@ def numbers(
         ),
         "input_here": input_rate,
         "hours": Number.bound(total / 3600, "h", "training, evaluation and features at least take that"),
-        "price": Number.unknown("US dollars", "python -m launch plan knows prices"),
+        "price": Number.unknown("US dollars", "python -m launch plan multiplies the hours by the price of the place"),
     }
 
 
