@@ -160,6 +160,7 @@ def test_auto_trains_as_with_the_number_that_it_found(
 ) -> None:
     room_for(24)
     flags = ["--data=synthetic:2", "--image_size=8", "--examples_per_class=64", "--epochs=1", "--export="]
+    flags.append("--optimizer=sgd")
     assert run_task(*flags, "--batch_size=auto", f"--run_dir={tmp_path}/auto") == EXIT_DONE
     said = " ".join(capsys.readouterr().out.split())
     assert "batch auto: 16 images; 8 and 16 fit, 32 does not" in said and "8 steps of 16 images" in said

@@ -24,6 +24,7 @@ TINY: dict[str, Any] = {
     "examples_per_class": 128,
     "epochs": 2,
     "batch_size": 32,
+    "learning_rate": 1e-4,
     "ema_decay": 0.5,
 }
 
