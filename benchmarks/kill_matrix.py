@@ -48,8 +48,10 @@ FLAGS = [
         "--quiet",
     ),
     "--keep_checkpoints=100",
+    "--noreport",
 ]
-"""All checkpoints are kept, to be compared; within an epoch one is left out while another is being written."""
+"""All checkpoints are kept, to be compared; within an epoch one is left out while another is being written. The page is
+no part of the comparison."""
 
 MODES = {
     "frozen, cached": [],
@@ -249,7 +251,10 @@ def matrices(scratch: Path) -> Iterator[dict[str, Matrix]]:
 def _module_and_photos(scratch: Path) -> tuple[Path, Path]:
     from image_folders import write_classes
 
-    program = "import sys, modules; from pathlib import Path; modules.with_training(Path(sys.argv[1]))"
+    program = (
+        "import sys; from pathlib import Path; from trainer.startup import import_tensorflow_quietly; "
+        "import_tensorflow_quietly(); import modules; modules.with_training(Path(sys.argv[1]))"
+    )
     module = scratch / "module"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     subprocess.run([sys.executable, "-c", program, str(module)], check=True, env=environment, capture_output=True)

@@ -253,9 +253,9 @@ class Matrix:
         return ("not reached" if outcome == "equal" and fault.times == times else outcome), what
 
     def injected(self, probability: float) -> tuple[Outcome, str]:
-        """Does a run through `Gcs503Proxy`; gives its outcome, and what is wrong if it is."""
+        """Does a run, its page included, through `Gcs503Proxy`; gives its outcome, and what is wrong if it is."""
         name = f"injected-{probability}"
-        ending = self._train(name, gcs_503=probability)
+        ending = self._train(name, gcs_503=probability, report=True)
         return self._judged(Kind(name, 503, for_good=True, sentence=NO_ANSWER), name, ending)
 
     def _judged(self, kind: Kind, name: str, ending: Ending) -> tuple[Outcome, str]:

@@ -19,11 +19,12 @@ from runs import pretend_to_export
 VIRTUAL_DEVICES = 4
 
 STARTED_FIRST = (
-    "test_workers.py",
     "test_vertex_to_the_end.py",
-    "test_kills.py",
-    "test_watch.py",
+    "test_workers.py",
     "test_equivalence.py",
+    "test_kills.py",
+    "test_evaluation.py",
+    "test_mixing.py",
     "test_real_module.py",
 )
 """Files of few tests that take long: begun last, they would leave one of two processes without work."""

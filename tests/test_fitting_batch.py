@@ -41,8 +41,9 @@ TINY: dict[str, Any] = {
     "epochs": 1,
     "export": (),
     "ema_decay": 0.9,
+    "optimizer": "sgd",
 }
-"""128 training images."""
+"""128 training images; of the optimizers, sgd is traced in the least time, and a new step is traced for each batch."""
 
 
 def out_of_memory(_: np.ndarray) -> np.ndarray:
@@ -159,6 +160,7 @@ def test_auto_trains_as_with_the_number_that_it_found(
 ) -> None:
     room_for(24)
     flags = ["--data=synthetic:2", "--image_size=8", "--examples_per_class=64", "--epochs=1", "--export="]
+    flags.append("--optimizer=sgd")
     assert run_task(*flags, "--batch_size=auto", f"--run_dir={tmp_path}/auto") == EXIT_DONE
     said = " ".join(capsys.readouterr().out.split())
     assert "batch auto: 16 images; 8 and 16 fit, 32 does not" in said and "8 steps of 16 images" in said

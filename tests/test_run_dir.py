@@ -199,7 +199,7 @@ class Job:
 
 
 def run_job(run_dir: Path) -> Job:
-    arguments = ("--quiet", "--epochs=1", "--export=", f"--run_dir={run_dir}")
+    arguments = ("--quiet", "--epochs=1", "--export=", "--noreport", f"--run_dir={run_dir}")
     with tempfile.TemporaryFile("w+") as errors:
         began = time.monotonic()
         process = subprocess.Popen([sys.executable, "-m", "trainer.task", *arguments], stderr=errors)

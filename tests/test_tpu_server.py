@@ -16,10 +16,19 @@ from trainer.errors import EXIT_DONE, EXIT_USER, UserError
 
 SECONDS = 60
 
-SERVER = "import sys; from trainer import tpu_server as it; it.hold_signals(); it.serve(int(sys.argv[1]))"
+SERVER = """
+import sys
+from trainer import tpu_server
+from trainer.startup import import_tensorflow_quietly
+tpu_server.hold_signals()
+import_tensorflow_quietly()
+tpu_server.serve(int(sys.argv[1]))
+"""
 
 CLIENT = """
 import sys
+from trainer.startup import import_tensorflow_quietly
+import_tensorflow_quietly()
 import tensorflow as tf
 resolver = tf.distribute.cluster_resolver.TPUClusterResolver(sys.argv[1])
 tf.config.experimental_connect_to_cluster(resolver)

@@ -18,7 +18,15 @@ from trainer.storage import RunDirectory
 from trainer.topology import Topology
 
 EVALUATOR = Topology(("127.0.0.1:1",), "evaluator", 0, has_chief_type=False)
-TINY: dict[str, Any] = {"data": "synthetic:2", "epochs": 2, "batch_size": 256, "ema_decay": 0.5}
+TINY: dict[str, Any] = {
+    "data": "synthetic:2",
+    "image_size": 8,
+    "examples_per_class": 128,
+    "epochs": 2,
+    "batch_size": 32,
+    "learning_rate": 1e-4,
+    "ema_decay": 0.5,
+}
 
 
 class Watched:

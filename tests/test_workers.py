@@ -23,6 +23,8 @@ FLAGS = [
     "--batch_size=128",
     "--steps_per_loop=1",
     "--dropout=0.2",
+    "--export=",
+    "--noreport",
 ]
 
 

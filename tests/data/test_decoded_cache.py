@@ -28,8 +28,7 @@ def folder(tmp_path: Path) -> Path:
     return write_classes(tmp_path, {"roses": 40, "tulips": 30})
 
 
-@pytest.mark.parametrize("resize", ["crop", "squash"])
-@pytest.mark.parametrize("augmentation", ["", "flip,color"])
+@pytest.mark.parametrize(("resize", "augmentation"), [("crop", "flip,color"), ("squash", "")])
 def test_batches_are_the_same_with_and_without(folder: Path, resize: str, augmentation: str) -> None:
     source = open_source(Config(data=f"folder:{folder}"))
     image_input = ImageInput(9, resize)

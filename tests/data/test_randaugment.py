@@ -149,8 +149,9 @@ def drawn(strength: float, count: int) -> list[bytes]:
 
 
 def test_the_seed_alone_decides() -> None:
-    assert drawn(7.0, 20) == drawn(7.0, 20)
-    assert len(set(drawn(7.0, 60))) > 45
+    many = drawn(7.0, 60)
+    assert drawn(7.0, 20) == many[:20]
+    assert len(set(many)) > 45
     words = [randaugment(tf.constant(NARROW), tf.constant([word, 5]), 7.0).numpy().tobytes() for word in range(8)]
     assert len(set(words)) > 5
 

@@ -10,7 +10,11 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from trainer.startup import import_tensorflow_quietly
+
+    import_tensorflow_quietly()
 
 import numpy as np
 

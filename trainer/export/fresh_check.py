@@ -15,11 +15,19 @@ can.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 
 import numpy as np
-import tensorflow as tf
+
+# Half of its start went into what Keras imports where it finds it, and into garbage that importing does not make.
+sys.modules.update(dict.fromkeys(("jax", "matplotlib", "sklearn")))  # type: ignore[arg-type]
+gc.disable()
+import tensorflow as tf  # noqa: E402
+
+gc.freeze()
+gc.enable()
 
 
 def ask_classifier(path: str, encoded: list[bytes], pixels: np.ndarray | None) -> dict[str, np.ndarray]:
