@@ -39,8 +39,11 @@ def config_of(**fields: Any) -> Config:
     return Config.parse({"strategy": "tpu", "batch_size": BATCH, "optimizer": "sgd"} | fields)
 
 
+OPTIONS = Options("b", search_seconds=100.0)
+
+
 def checker_of(compiler: FakeCompiler, folder: str = "", stage: Any = "b", **fields: Any) -> Checker:
-    options = Options(stage, search_seconds=100.0)
+    options = dataclasses.replace(OPTIONS, stage=stage)
     return Checker(config_of(**fields), options, compiler.make, Cache(folder), measure=lambda prepared, built: RATE)
 
 
@@ -290,8 +293,15 @@ def test_names_of_operations_are_no_part_of_a_program(programs: StepPrograms) ->
 
 
 def test_a_slice_too_large_to_trace_is_not_guessed_about() -> None:
-    report = checker_of(FakeCompiler(lambda name: accepted())).check(slice_named("v5litepod-64"))
-    assert isinstance(report.verdict, Unchecked)
+    report = checker_of(FakeCompiler(lambda name: accepted())).check(slice_named("v5p-1024"))
+    assert isinstance(report.verdict, Unchecked) and "at most 256 replicas" in report.verdict.reason
+
+
+@pytest.mark.parametrize(("free", "said"), [(10**7, "as much again: check a smaller slice"), (10**9, "")])
+def test_there_must_be_memory_for_the_copies_of_a_large_slice(free: int, said: str) -> None:
+    checker = Checker(config_of(), OPTIONS, FakeCompiler(lambda name: accepted()).make, Cache(""), free=lambda: free)
+    assert said in checker._too_many(64) and bool(checker._too_many(64)) == bool(said)
+    assert checker._too_many(32) == ""
 
 
 def test_a_batch_that_the_chips_do_not_divide() -> None:

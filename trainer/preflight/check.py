@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from trainer.accelerators import Slice
+from trainer.accelerators import GIB, Slice
 from trainer.config import Config
 from trainer.features.extractors import ACCELERATOR_BATCH
+from trainer.host_memory import free_memory
 from trainer.preflight import roofline
 from trainer.preflight.cache import REPORTS, Cache
 from trainer.preflight.compiler import COMPILER, VERSIONS, Answer, CompilerError
@@ -26,14 +27,18 @@ from trainer.preflight.readiness import check_program
 from trainer.preflight.report import Report
 from trainer.preflight.report_key import report_key
 from trainer.preflight.search import Largest
+from trainer.preflight.step_functions import all_variables, bytes_of
 from trainer.preflight.steps import RunSteps, StepPrograms
 from trainer.preflight.too_large import BatchSearch, refusals, with_way_out
 from trainer.preflight.verdict import EXTRACT, CompiledStep, DoesNot, Fits, Number, Problem, Unchecked
 from trainer.preparation import Built, Prepared
 from trainer.records.console import Console
 
-MOST_REPLICAS = 32
-"""So many copies of all variables are made, at most, to trace for that many replicas."""
+MOST_REPLICAS = 256
+"""To trace for more takes several minutes: so many copies of all variables are made."""
+
+FEW_REPLICAS = 32
+"""Up to so many, nobody looks beforehand whether there is memory for the copies."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Checker:
         console: Console | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        free: Callable[[], int] = free_memory,
         measure: Callable[[Prepared, Built], Number] = input_rate,
     ) -> None:
         """Notes what to check.
@@ -81,6 +87,7 @@ class Checker:
           cache: what was found out before.
           console: is told how a long look through the images goes.
           clock: seconds.
+          free: bytes of memory that programs can still have.
           measure: measures the input pipeline.
         """
         self._config = config
@@ -89,6 +96,7 @@ class Checker:
         self._cache = cache
         self._console = console
         self._clock = clock
+        self._free_memory = free
         self._measure = measure
         self._runs: dict[int, RunSteps] = {}
         self._lowered: dict[tuple[int, int], Lowered] = {}
@@ -100,11 +108,9 @@ class Checker:
         Raises:
           UserError: data, module, batch or precision cannot be used at all, or the cache not be written.
         """
-        if slice_.replicas > MOST_REPLICAS:
-            reason = (
-                f"Preflight traces at most {MOST_REPLICAS} replicas: check a smaller slice with the same batch each."
-            )
-            return Report(Unchecked(slice_.name, reason), self._config.batch_size)
+        reason = self._too_many(slice_.replicas)
+        if reason:
+            return Report(Unchecked(slice_.name, reason), self._config.batch_size, settled=False)
         run = self._run(slice_.replicas)
         options = [self._options.stage, self._options.search_seconds]
         key = report_key(self._config, run.prepared, {"slice": slice_.name, "options": options, "versions": VERSIONS})
@@ -117,6 +123,21 @@ class Checker:
         if key and report.settled:
             self._cache.save(REPORTS, key, report.to_json())
         return report
+
+    def _too_many(self, replicas: int) -> str:
+        """Why a slice is too large to be traced here; "" where it is not."""
+        smaller = "check a smaller slice with the same batch each"
+        if replicas > MOST_REPLICAS:
+            return f"Preflight traces at most {MOST_REPLICAS} replicas: {smaller}."
+        if replicas <= FEW_REPLICAS:
+            return ""
+        needed, free = replicas * bytes_of(all_variables(self._run(1).built)), self._free_memory()
+        if 2 * needed <= free:
+            return ""
+        return (
+            f"All weights are copied {replicas} times to trace for as many replicas, which takes {needed / GIB:.1f} of "
+            f"{free / GIB:.1f} GiB of free memory, and as much again: {smaller}, or take a machine with more."
+        )
 
     def _run(self, replicas: int) -> RunSteps:
         if replicas not in self._runs:
