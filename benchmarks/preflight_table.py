@@ -35,6 +35,7 @@ from trainer.preflight.check import Checker, Options
 from trainer.preflight.compiler import COMPILER, Compiler, compiler_python
 from trainer.preflight.report import Report
 from trainer.preflight.verdict import Fits
+from trainer.records.console import Console
 
 IMAGES_A_DEVICE = 64
 SECONDS = 1800.0
@@ -66,7 +67,10 @@ def main() -> None:
             if slice_.replicas not in checkers:
                 batch = {"batch_size": IMAGES_A_DEVICE * slice_.replicas}
                 made = Config.parse({**config, **batch})
-                checkers[slice_.replicas] = Checker(made, Options("b", SECONDS), _compiler, Cache(arguments.cache))
+                console = Console(quiet=True)
+                checkers[slice_.replicas] = Checker(
+                    made, Options("b", SECONDS), _compiler, Cache(arguments.cache), console
+                )
             report = checkers[slice_.replicas].check(slice_)
             cells = [way, config["optimizer"], config["precision"].removeprefix("mixed_"), slice_.name, *_cells(report)]
             print(f"| {' | '.join(cells)} |", flush=True)

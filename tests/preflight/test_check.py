@@ -26,6 +26,7 @@ from trainer.preflight.search import Largest
 from trainer.preflight.steps import RunSteps, StepPrograms, trace_steps
 from trainer.preflight.too_large import with_way_out
 from trainer.preflight.verdict import EVALUATE, EXTRACT, TRAIN, DoesNot, Fits, Number, Problem, Unchecked
+from trainer.records.console import Console
 
 SLICE = slice_named("v5litepod-1")
 """Of one replica: tracing for more tells nothing more here, and takes longer."""
@@ -40,11 +41,19 @@ def config_of(**fields: Any) -> Config:
 
 
 OPTIONS = Options("b", search_seconds=100.0)
+QUIET = Console(quiet=True)
 
 
 def checker_of(compiler: FakeCompiler, folder: str = "", stage: Any = "b", **fields: Any) -> Checker:
     options = dataclasses.replace(OPTIONS, stage=stage)
-    return Checker(config_of(**fields), options, compiler.make, Cache(folder), measure=lambda prepared, built: RATE)
+    return Checker(
+        config_of(**fields),
+        options,
+        compiler.make,
+        Cache(folder),
+        QUIET,
+        measure=lambda prepared, built: RATE,
+    )
 
 
 @pytest.fixture()
@@ -188,7 +197,18 @@ class Forgetful(Cache):
 def searched(compiler: FakeCompiler, seconds: float, clock: Callable[[], float]) -> tuple[Report, list[str]]:
     """A report, and what was kept of it."""
     cache = Forgetful()
-    return Checker(config_of(), Options("b", seconds), compiler.make, cache, clock=clock).check(SLICE), cache.kept
+    checker = Checker(config_of(), Options("b", seconds), compiler.make, cache, QUIET, clock=clock)
+    return checker.check(SLICE), cache.kept
+
+
+def test_what_takes_long_is_told(pretended: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    compiler = FakeCompiler(by_batch(lambda batch: batch * GIB, pretended))
+    Checker(config_of(), OPTIONS, compiler.make, Cache(""), Console()).check(SLICE)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "tracing the steps for 1 replica"
+    assert lines[1].startswith(f"compiling training, evaluation for {SLICE.name}: minutes")
+    tried = [int(line.rpartition(" ")[2]) for line in lines if line.startswith("looking for the largest batch: trying")]
+    assert len(tried) > 1 and set(tried) <= set(pretended)
 
 
 def test_a_search_that_the_compiler_ends_says_so(pretended: list[int]) -> None:
@@ -299,7 +319,14 @@ def test_a_slice_too_large_to_trace_is_not_guessed_about() -> None:
 
 @pytest.mark.parametrize(("free", "said"), [(10**7, "as much again: check a smaller slice"), (10**9, "")])
 def test_there_must_be_memory_for_the_copies_of_a_large_slice(free: int, said: str) -> None:
-    checker = Checker(config_of(), OPTIONS, FakeCompiler(lambda name: accepted()).make, Cache(""), free=lambda: free)
+    checker = Checker(
+        config_of(),
+        OPTIONS,
+        FakeCompiler(lambda name: accepted()).make,
+        Cache(""),
+        QUIET,
+        free=lambda: free,
+    )
     assert said in checker._too_many(64) and bool(checker._too_many(64)) == bool(said)
     assert checker._too_many(32) == ""
 

@@ -19,10 +19,12 @@ from trainer.preflight.gpu_memory import MeasuringError, StepBytes
 from trainer.preflight.report import Report
 from trainer.preflight.step_memory import assigned_bytes
 from trainer.preflight.verdict import EVALUATE, EXTRACT, TRAIN, DoesNot, EstimatedStep, Fits, Unchecked
+from trainer.records.console import Console
 
 L4 = Gpus(gpu_named("l4"))
 USABLE = L4.model.device.usable_bytes
 NOT_KEPT = Cache("")
+QUIET = Console(quiet=True)
 
 
 def step(name: str, run: float, compiled: float, **fields: Any) -> EstimatedStep:
@@ -108,13 +110,13 @@ def fails(config: Config) -> list[StepBytes]:
 
 def test_a_state_that_is_too_large_is_certain(monkeypatch: pytest.MonkeyPatch) -> None:
     device = dataclasses.replace(L4.model.device, usable_bytes=1000)
-    report = gpu.check_gpus(Config(), Gpus(dataclasses.replace(L4.model, device=device)), fails, NOT_KEPT)
+    report = gpu.check_gpus(Config(), Gpus(dataclasses.replace(L4.model, device=device)), fails, NOT_KEPT, QUIET)
     assert isinstance(report.verdict, DoesNot)
     assert "eights, optimizer state and their copy" in report.verdict.problems[0].message
 
 
 def test_auto_is_left_to_the_gpu() -> None:
-    report = gpu.check_gpus(Config.parse({"batch_size": "auto"}), L4, fails, NOT_KEPT)
+    report = gpu.check_gpus(Config.parse({"batch_size": "auto"}), L4, fails, NOT_KEPT, QUIET)
     assert isinstance(report.verdict, Unchecked) and "--batch_size=auto finds" in report.verdict.reason
 
 
@@ -128,7 +130,7 @@ def test_auto_is_left_to_the_gpu() -> None:
 )
 def test_what_no_gpu_takes_is_said_in_a_sentence(fields: dict[str, Any], gpus: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        gpu.check_gpus(Config.parse(fields), Gpus(L4.model, gpus), fails, NOT_KEPT)
+        gpu.check_gpus(Config.parse(fields), Gpus(L4.model, gpus), fails, NOT_KEPT, QUIET)
 
 
 def process(folder: Path, then: str) -> list[str]:
@@ -168,7 +170,7 @@ def test_what_could_not_be_measured_is_unchecked_and_not_kept(tmp_path: Path) ->
     def fail(config: Config) -> list[StepBytes]:
         raise MeasuringError("it was killed")
 
-    report = gpu.check_gpus(Config(), L4, fail, Cache(str(tmp_path)))
+    report = gpu.check_gpus(Config(), L4, fail, Cache(str(tmp_path)), QUIET)
     assert isinstance(report.verdict, Unchecked) and "could not be estimated: it was killed." in report.verdict.reason
     assert not list(tmp_path.rglob("*.json"))
 
@@ -183,7 +185,7 @@ def test_a_real_run_is_estimated_and_kept(tmp_path: Path) -> None:
 
     config = Config.parse({"data": "synthetic:3", "image_size": 64, "batch_size": 64, "precision": "mixed_float16"})
     two = Gpus(L4.model, 2)
-    report = gpu.check_gpus(config, two, measured, Cache(str(tmp_path)))
+    report = gpu.check_gpus(config, two, measured, Cache(str(tmp_path)), QUIET)
     (of_one,) = asked
     assert of_one.batch_size == 32
     verdict = report.verdict
@@ -198,7 +200,7 @@ def test_a_real_run_is_estimated_and_kept(tmp_path: Path) -> None:
     assert train.tried == train.batch == 32
     assert train.beside > evaluate.beside  # Gradients are exchanged.
     assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
-    assert gpu.check_gpus(config, two, fails, Cache(str(tmp_path))) == report
+    assert gpu.check_gpus(config, two, fails, Cache(str(tmp_path)), QUIET) == report
     lines = "\n".join(report.lines())
     assert (
         "a GPU: " in lines and "25% more or less (run here)" in lines and "nobody has compared it with a GPU" in lines

@@ -19,6 +19,7 @@ from trainer.preflight.compiler import EXCHANGE_MARK, Accepted, Compiler, compil
 from trainer.preflight.pretend_tpu import pretend_slice
 from trainer.preflight.tracing import trace_replica
 from trainer.preflight.verdict import TRAIN, CompiledStep, DoesNot, Fits, Number
+from trainer.records.console import Console
 
 PYTHON = compiler_python(os.environ)
 SECONDS = 300.0
@@ -33,11 +34,16 @@ def compiler_for(slice_: Slice) -> Compiler:
     return Compiler(slice_, [PYTHON], SECONDS)
 
 
-def checker_of(folder: Path, **fields: Any) -> Checker:
+def checker_of(folder: Path, seconds: float = SECONDS, **fields: Any) -> Checker:
     config = Config.parse({"strategy": "tpu", "optimizer": "sgd"} | fields)
     rate = Number.measured(1.0, "images/s")
     return Checker(
-        config, Options("b", SECONDS), compiler_for, Cache(str(folder)), measure=lambda prepared, built: rate
+        config,
+        Options("b", seconds),
+        compiler_for,
+        Cache(str(folder)),
+        Console(quiet=True),
+        measure=lambda prepared, built: rate,
     )
 
 
@@ -97,11 +103,16 @@ def test_every_slice_has_the_replicas_that_are_said() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_the_largest_batch_is_right_when_tried(tmp_path: Path) -> None:
     slice_ = slice_named("v5litepod-1")
-    report = checker_of(tmp_path, batch_size=32768, image_size=64).check(slice_)
+    report = checker_of(tmp_path, seconds=3000.0, batch_size=32768, image_size=64).check(slice_)
     assert isinstance(report.verdict, DoesNot)
-    assert "Ran out of memory" in report.verdict.problems[0].message
+    message = report.verdict.problems[0].message
+    assert (
+        "Ran out of memory" in message
+        and f"The largest that compiles and fits is --batch_size={report.largest_batch}" in message
+    )
     assert report.largest_batch
     largest = checker_of(tmp_path, batch_size=report.largest_batch, image_size=64).check(slice_)
     assert isinstance(largest.verdict, Fits)

@@ -33,6 +33,7 @@ from trainer.preflight.too_large import BatchSearch, refusals, with_way_out
 from trainer.preflight.verdict import EXTRACT, CompiledStep, DoesNot, Fits, Number, Problem, Unchecked
 from trainer.preparation import Built, Prepared
 from trainer.records.console import Console
+from trainer.wording import counted
 
 MOST_REPLICAS = 256
 """To trace for more takes several minutes: so many copies of all variables are made."""
@@ -72,7 +73,7 @@ class Checker:
         options: Options,
         make_compiler: MakeCompiler,
         cache: Cache,
-        console: Console | None = None,
+        console: Console,
         *,
         clock: Callable[[], float] = time.monotonic,
         free: Callable[[], int] = free_memory,
@@ -85,7 +86,7 @@ class Checker:
           options: how.
           make_compiler: makes the compiler for a slice.
           cache: what was found out before.
-          console: is told how a long look through the images goes.
+          console: is told what takes long.
           clock: seconds.
           free: bytes of memory that programs can still have.
           measure: measures the input pipeline.
@@ -147,6 +148,7 @@ class Checker:
     def _lower(self, run: RunSteps, batch: int) -> Lowered:
         place = run.prepared.cluster.replicas, batch
         if place not in self._lowered:
+            self._console.note(f"tracing the steps for {counted(place[0], 'replica')}")
             programs = run.trace(batch)
             found = [
                 Problem(name, finding.rule, finding.message, origin(program, finding.name))
@@ -174,7 +176,7 @@ class Checker:
 
     def _stage_b(self, report: Report, run: RunSteps, slice_: Slice) -> Report:
         programs = self._lower(run, self._config.batch_size).programs
-        compiler = CachedCompiler(slice_, self._make_compiler, self._cache)
+        compiler = CachedCompiler(slice_, self._make_compiler, self._cache, self._console)
         began = self._clock()
         try:
             answers = compiler(programs)
@@ -219,6 +221,7 @@ class Checker:
         """What a search for it came to, or why it came to nothing."""
 
         def trace(batch: int) -> StepPrograms:
+            self._console.note(f"looking for the largest batch: trying {batch}")
             return self._lower(run, batch).programs
 
         search = BatchSearch(run, slice_, trace, compiler, self._options.search_seconds, self._clock)

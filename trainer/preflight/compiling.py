@@ -10,7 +10,8 @@ from trainer.accelerators import Slice
 from trainer.preflight.cache import ANSWERS, Cache, key_of, program_digest
 from trainer.preflight.compiler import VERSIONS, Accepted, Answer, Compiler, Refused
 from trainer.preflight.steps import RunSteps, StepPrograms
-from trainer.preflight.verdict import CompiledStep, Memory
+from trainer.preflight.verdict import CALLED, CompiledStep, Memory
+from trainer.records.console import Console
 
 MakeCompiler = Callable[[Slice], Compiler]
 
@@ -18,9 +19,10 @@ MakeCompiler = Callable[[Slice], Compiler]
 class CachedCompiler:
     """The compiler for a slice, which remembers its answers."""
 
-    def __init__(self, slice_: Slice, make: MakeCompiler, cache: Cache) -> None:
-        """Names the slice."""
+    def __init__(self, slice_: Slice, make: MakeCompiler, cache: Cache, console: Console) -> None:
+        """Names the slice; the console is told what is compiled."""
         self._slice = slice_
+        self._console = console
         self._make = make
         self._cache = cache
 
@@ -47,6 +49,9 @@ class CachedCompiler:
         saved = {name: self._cache.load(ANSWERS, key) for name, key in keys.items()}
         answers = {name: _from_json(values) for name, values in saved.items() if values is not None}
         missing = {name: hlo for name, hlo in protos.items() if name not in answers}
+        if missing:
+            steps = ", ".join(CALLED[name] for name in missing)
+            self._console.note(f"compiling {steps} for {self._slice.name}: minutes, where a large module is trained")
         new = self._make(self._slice)(missing, timeout) if missing else {}
         for name, answer in new.items():
             self._cache.save(ANSWERS, keys[name], asdict(answer))

@@ -21,11 +21,12 @@ from trainer.config_errors import batch_size_problem
 from trainer.errors import UserError
 from trainer.preflight.cache import REPORTS, Cache
 from trainer.preflight.gpu_memory import MeasuringError, StepBytes
-from trainer.preflight.report import CALLED, Report
+from trainer.preflight.report import Report
 from trainer.preflight.report_key import report_key
 from trainer.preflight.step_functions import all_variables, bytes_of, checkpoint_bytes, step_functions
 from trainer.preflight.too_large import ON_FEATURES
 from trainer.preflight.verdict import (
+    CALLED,
     EXTRACT,
     TRAIN,
     DoesNot,
@@ -41,7 +42,7 @@ from trainer.records.console import Console
 
 ERROR = 0.25
 """By how much of what the steps were seen to take the estimate may be wrong. It is a margin and was not measured: on
-CPUs the estimate misses what a step takes by a few percent (benchmarks/README.md), on GPUs nobody has compared it."""
+CPUs the estimate comes to 1.00 to 1.13 of what a step takes (benchmarks/README.md), on GPUs nobody has compared it."""
 
 ESTIMATED_BY = "TensorFlow's allocator and XLA, on this machine's CPU"
 
@@ -71,7 +72,7 @@ class Held:
         return self.state + 2 * self.batches[step] + (self.exchanged if step == TRAIN else 0)
 
 
-def check_gpus(config: Config, gpus: Gpus, measure: Measure, cache: Cache, console: Console | None = None) -> Report:
+def check_gpus(config: Config, gpus: Gpus, measure: Measure, cache: Cache, console: Console) -> Report:
     """The report for a run on GPUs.
 
     Args:
@@ -79,12 +80,12 @@ def check_gpus(config: Config, gpus: Gpus, measure: Measure, cache: Cache, conso
       gpus: share its global batch; each holds all of the state.
       measure: finds out what the steps take.
       cache: what was found out before.
-      console: is told how a long look through the images goes.
+      console: is told what takes long.
 
     Raises:
       UserError: data, module or batch cannot be used at all, or the run asks for TPUs.
     """
-    prepared = prepare(*_on_one(config, gpus), console or Console(quiet=True))
+    prepared = prepare(*_on_one(config, gpus), console)
     key = report_key(config, prepared, {"gpus": gpus.name, "error": ERROR})
     known = cache.load(REPORTS, key) if key else None
     if known:
@@ -96,6 +97,9 @@ def check_gpus(config: Config, gpus: Gpus, measure: Measure, cache: Cache, conso
     report = Report(before, config.batch_size, numbers=numbers)
     if isinstance(before, DoesNot) or config.finds_batch_size:
         return report
+    console.note(
+        "running the steps here with a few examples, and compiling them: a minute, where a large module is trained"
+    )
     try:
         found = measure(prepared.config)
     except MeasuringError as error:

@@ -8,9 +8,7 @@ from typing import Any
 
 from trainer.preflight.roofline import shown_seconds
 from trainer.preflight.verdict import (
-    EVALUATE,
-    EXTRACT,
-    TRAIN,
+    CALLED,
     DoesNot,
     EstimatedStep,
     Fits,
@@ -25,9 +23,6 @@ from trainer.preflight.verdict import (
 
 GIB = 2**30
 MIB = 2**20
-
-CALLED = {TRAIN: "training", EVALUATE: "evaluation", EXTRACT: "features"}
-"""The steps for a person."""
 
 LABEL_WIDTH = 16
 """Characters before what is said of something."""
@@ -174,7 +169,7 @@ def _size(size: float) -> str:
 
 
 def _number_line(name: str, number: Number) -> str:
-    label = name.replace("_", " ")
+    label = {"hours": "whole run"}.get(name, name.replace("_", " "))
     if number.value is None:
         return _labelled(label, f"unknown: {number.note}")
     value = shown_seconds(number.value) if number.unit == "s" else f"{_scaled(number.value)} {number.unit}"

@@ -20,6 +20,9 @@ EXIT_UNCHECKED = 3
 TRAIN, EVALUATE, EXTRACT = "train", "evaluate", "extract"
 """The programs of a run: a training step, an evaluation step, and the features of some images (frozen modules)."""
 
+CALLED = {TRAIN: "training", EVALUATE: "evaluation", EXTRACT: "features"}
+"""The steps for a person."""
+
 Kind = Literal["measured", "bound", "unknown"]
 """How a number was had: measured (here, or counted by the compiler); a bound that reality does not beat; not at all."""
 
