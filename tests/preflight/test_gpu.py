@@ -150,6 +150,19 @@ def test_what_was_measured_is_read(tmp_path: Path) -> None:
     assert [(entry.name, entry.run, entry.compiled) for entry in found] == [(TRAIN, 800, 5), (EVALUATE, 800, 5)]
 
 
+@pytest.mark.parametrize(("asked", "run"), [("mixed_float16", "mixed_bfloat16"), ("float32", "float32")])
+def test_float16_is_run_in_bfloat16(tmp_path: Path, asked: str, run: str) -> None:
+    """CPUs have no kernels for float16 that would end in time, and one takes as much as the other."""
+    rewrite = (
+        "import json\nconfig = json.load(open(sys.argv[1]))['config']\nfile.truncate(0); file.seek(0)\n"
+        "trial = {'batch': 8, 'bytes': 100}\n"
+        "found = dict(name=config['precision'], batch=8, trials=[trial], compiled=5, seconds=1.0)\n"
+        "file.write(json.dumps(found) + chr(10))"
+    )
+    (found,) = gpu_memory.measure(Config.parse({"precision": asked}), 20, process(tmp_path, rewrite))
+    assert found.name == run
+
+
 @pytest.mark.parametrize(
     ("then", "said"),
     [
