@@ -36,8 +36,8 @@ LONGEST_SECONDS = 200.0
 IMAGE = "us-central1-docker.pkg.dev/project-1/hub-trainer/trainer-cpu:1"
 RUN_DIR = "gs://bucket/digits"
 
-SLOWLY = ",".join(f"slow_worker@{step}:1" for step in range(44, 84, 4))
-"""Epoch 1 ends at step 42 of 84; in the ten seconds that the first start then has there is time for a preemption."""
+SLOWLY = "slow_worker@44:3,slow_worker@46:3"
+"""Epoch 1 ends at step 42 of 84; in the six seconds that the first start then has there is time for a preemption."""
 
 OPTIONS = (
     *("--project=project-1", "--region=us-central1", f"--image={IMAGE}", "--name=digits-1"),
@@ -110,6 +110,7 @@ def test_a_job_is_submitted_preempted_and_finished(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HUB_TRAINER_JOBS", str(tmp_path / "jobs"))
     monkeypatch.setattr("launch.records.follow.POLL_SECONDS", 1.0)
+    monkeypatch.setattr("launch.records.follow.SILENT_SECONDS", 5.0)
     preemption = threading.Thread(target=preempt_in_the_second_epoch, args=[vertex], daemon=True)
     preemption.start()
     code = main(["submit", "vertex", *OPTIONS, "--wait", "--", *FLAGS])
