@@ -1,16 +1,17 @@
-"""Says whether a run compiles and fits on a TPU slice, on a machine that has none.
+"""Says whether a run compiles and fits on a TPU slice, or fits on GPUs, on a machine that has none.
 
     python -m trainer.preflight --accelerator=v5litepod-8 -- --data=folder:PHOTOS --backbone=HANDLE
     python -m trainer.preflight --accelerator=all -- --config=run.json      a table of slices
     python -m trainer.preflight --accelerator=v5litepod-8 --stage=a --json -- --batch_size=512
+    python -m trainer.preflight --accelerator=l4:4 -- --batch_size=512                              four GPUs
 
-Behind "--" stand the flags of trainer.task; the steps that are checked are those that it would run with them and
---strategy=tpu. Three answers: it compiles and fits (exit code 0; that it runs, nobody can say without the slice), it
-does not (2; why, and what to change), or it could not be checked (3; why).
+Behind "--" stand the flags of trainer.task; the steps that are checked are those that it would run with them, for a
+slice with --strategy=tpu. Three answers: it compiles and fits (exit code 0; that it runs, nobody can say without the
+slice), it does not (2; why, and what to change), or it could not be checked (3; why).
 
 Stage a needs nothing more than trainer itself, and finds what no TPU takes: operations of the host, text, shapes that
 depend on data, types that TPUs lack, gradients that are not summed over the replicas once. Stage b asks the TPU's real
-compiler, which pip install '.[preflight]' brings: memory, work, and time at best.
+compiler, which pip install '.[preflight]' brings: memory, work, and time at best. Of GPUs the memory is estimated.
 """
 
 from __future__ import annotations
