@@ -23,7 +23,7 @@ pytestmark = pytest.mark.strategies
 IN_EVERY_SUITE = [
     ("all with sgd", "2 of 4"),
     ("all with momentum", "4 of 2"),
-    ("all with adam", "2 processes x 2 of 2"),
+    ("all with adam", "2 processes of 4"),
     ("all with adamw", "2 processes x 2 of 2"),
     ("groups", "2 of 4"),
     ("mixed images", "2 processes x 2 of 2"),
