@@ -8,6 +8,7 @@ import email.utils
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -61,18 +62,14 @@ def test_of_16_threads_one_takes_a_lease_also_a_dead_holders(left_by: str | None
         leave(storage, holder("dead", left_by), 61.0)
     holders = [holder(str(index)) for index in range(16)]
     places = [bucket_place() for _ in range(16)]
-    standings: list[Standing | None] = [None] * 16
     together = threading.Barrier(16)
 
-    def contend(index: int) -> None:
+    def contend(index: int) -> Standing | None:
         together.wait(10.0)
-        standings[index] = places[index].try_to_take(holders[index])
+        return places[index].try_to_take(holders[index])
 
-    threads = [threading.Thread(target=contend, args=(index,)) for index in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30.0)
+    with ThreadPoolExecutor(16) as threads:
+        standings = list(threads.map(contend, range(16), timeout=30.0))
     assert standings.count(None) == 1
     winner = standings.index(None)
     assert {standing.holder for standing in standings if standing} == {holders[winner]}

@@ -113,6 +113,7 @@ class FakeServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # By default 5, and the sixth who comes at once may be turned away.
 
     def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
         """Listens on a free port.

@@ -196,21 +196,21 @@ def test_a_real_run_is_estimated_and_kept(tmp_path: Path) -> None:
         asked.append(config)
         return gpu_memory.measure(config, 110)
 
-    config = Config.parse({"data": "synthetic:3", "image_size": 64, "batch_size": 16, "precision": "mixed_float16"})
+    config = Config.parse({"data": "synthetic:3", "image_size": 64, "batch_size": 64, "precision": "mixed_float16"})
     two = Gpus(L4.model, 2)
     report = gpu.check_gpus(config, two, measured, Cache(str(tmp_path)), QUIET)
     (of_one,) = asked
-    assert of_one.batch_size == 8
+    assert of_one.batch_size == 32
     verdict = report.verdict
     assert isinstance(verdict, Fits) and verdict.sentence == "fits by estimate for l4:2"
     train, evaluate = verdict.steps
     assert isinstance(train, EstimatedStep) and isinstance(evaluate, EstimatedStep)
     # The first layer's 32 channels of two bytes at half the resolution, and a quarter of it with 64 in the second.
-    kept = 8 * (32 * 32 * 32 + 32 * 32 * 64) * 2
+    kept = 32 * (32 * 32 * 32 + 32 * 32 * 64) * 2
     for size in (train.run, train.compiled):
         assert kept < size < 20 * kept
     assert train.run > evaluate.run and train.compiled > evaluate.compiled
-    assert train.tried == train.batch == 8
+    assert train.tried == train.batch == 32
     assert train.beside > evaluate.beside  # Gradients are exchanged.
     assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
     assert gpu.check_gpus(config, two, fails, Cache(str(tmp_path)), QUIET) == report
