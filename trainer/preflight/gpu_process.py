@@ -49,6 +49,7 @@ def found(values: Mapping[str, Any], folder: Path, trial_bytes: int) -> Iterator
     from trainer.config import Config
     from trainer.preflight.step_functions import step_functions
     from trainer.preflight.step_memory import compiled_bytes, rows_of, run_trials, xla_flags
+    from trainer.preflight.verdict import TRAIN
     from trainer.preparation import build, prepare
     from trainer.records.console import Console
 
@@ -61,7 +62,8 @@ def found(values: Mapping[str, Any], folder: Path, trial_bytes: int) -> Iterator
     for name, function in step_functions(prepared, built).items():
         began = time.monotonic()
         entry: dict[str, Any] = {"name": name, "batch": rows_of(function)}
-        trials = run_trials(function, strategy, prepared.config.smallest_replica_batch, trial_bytes)
+        unit = prepared.config.smallest_replica_batch if name == TRAIN else 1
+        trials = run_trials(function, strategy, unit, trial_bytes)
         entry["trials"] = [asdict(trial) for trial in trials]
         try:
             entry["compiled"] = compiled_bytes(name, function, strategy, folder)

@@ -22,13 +22,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer.host_memory import free_memory
 from trainer.preflight.step_functions import StepFunction
 
 SMALL_BATCH = 8
 """Examples of the first batch that is run: with fewer, what does not grow with the batch would count too much."""
 
-_REGION_BYTES = 2**33
-
+_MOST_RESERVED = 2**33
 _CPU = "CPU:0"
 _DUMPED = "preflight_step"
 _RUNS = 2
@@ -40,7 +40,7 @@ class Trial:
 
     Attributes:
       batch: examples.
-      bytes: the most that was in use at once, beside what was there before, the batch itself among it.
+      bytes: the most that was in use at once, beside what was there before, such as weights and the batch.
     """
 
     batch: int
@@ -130,7 +130,8 @@ def _trial(function: StepFunction, strategy: tf.distribute.Strategy, rows: int) 
 
 def _reserve() -> None:
     """Has the allocator take one large region, as on a GPU, where it then has its way. None of it is touched here."""
-    tf.raw_ops.Empty(shape=[_REGION_BYTES], dtype=tf.uint8, init=False)
+    region = min(_MOST_RESERVED, free_memory() // 2)
+    tf.raw_ops.Empty(shape=[region], dtype=tf.uint8, init=False)
 
 
 def _of_tensors(function: StepFunction, strategy: tf.distribute.Strategy) -> Callable[..., Any]:
