@@ -85,6 +85,8 @@ def flag_sentence(error: flags.Error) -> str:
     unknown = error.flagname if isinstance(error, flags.UnrecognizedFlagError) else ""
     if unknown.startswith("no") and unknown[2:] in Config.model_fields:
         sentence = f"--{unknown} is not a flag: --{unknown[2:]} takes a value, and --{unknown[2:]}= an empty one"
+    elif unknown in Config.model_fields:
+        sentence = f"--{unknown} is a flag of trainer.task; trainer.preflight takes those too, behind --"
     return f"{sentence}{'' if sentence.endswith(('.', '?')) else '.'}"
 
 

@@ -15,6 +15,7 @@ from absl import flags
 
 from trainer.accelerators import Gpus, gpu_named, slice_named
 from trainer.config import Config
+from trainer.config_flags import parse_command_line
 from trainer.errors import UserError
 from trainer.preflight import __main__ as program
 from trainer.preflight import check
@@ -29,7 +30,7 @@ def asked(*arguments: str) -> program.Request:
     values = flags.FlagValues()
     program.define_flags(values)
     values.set_gnu_getopt(True)
-    return program.request_from_flags(values, values(["preflight", *arguments])[1:])
+    return program.request_from_flags(values, parse_command_line(values, arguments))
 
 
 def test_flags_behind_the_dashes_are_the_trainers() -> None:
@@ -57,6 +58,10 @@ def test_all_is_a_slice_of_each_generation() -> None:
         (["--accelerator=v5lightpod-8"], "did you mean v5litepod-8"),
         (["--accelerator=l4:0"], "a whole number of GPUs behind the colon, as in l4:2"),
         ([f"--accelerator={SLICE}", "--", "--batchsize=3"], "batchsize"),
+        (
+            [f"--accelerator={SLICE}", "--batch_size=512"],
+            "flag of trainer.task; trainer.preflight takes those too, behind --",
+        ),
         ([f"--accelerator={SLICE}", "--", "--strategy=mirrored"], "--strategy=mirrored does not run on TPUs"),
         ([f"--accelerator={SLICE}", "--", "--virtual_devices=2"], "--virtual_devices=2 needs --strategy=mirrored"),
         ([f"--accelerator={SLICE}", "folder"], "folder is not a flag"),
