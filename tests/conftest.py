@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tarfile
 from collections.abc import Callable
@@ -13,8 +14,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # Two pytest processes share the cores:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import pytest
-import tensorflow as tf
-from runs import pretend_to_export
 
 VIRTUAL_DEVICES = 4
 
@@ -29,9 +28,24 @@ STARTED_FIRST = (
 )
 """Files of few tests that take long: begun last, they would leave one of two processes without work."""
 
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * VIRTUAL_DEVICES
-)
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Imports TensorFlow where tests run: not in the process that only hands them out to others."""
+    if config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    from trainer.startup import import_tensorflow_quietly
+
+    import_tensorflow_quietly()
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * VIRTUAL_DEVICES
+    )
+
+
+def pytest_collection_finish() -> None:
+    """Leaves the test modules out of every later search for garbage."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,6 +92,8 @@ def hub_module(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the export out, which has its own tests and takes most of a tiny run's time."""
+    from runs import pretend_to_export
+
     monkeypatch.setattr("trainer.export.publish.export_model", pretend_to_export)
 
 
