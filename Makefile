@@ -2,7 +2,7 @@
 # make test   formatting, lint, types, tests
 # make test-oldest   the tests of all strategies, on the oldest TensorFlow that is supported
 # make test-long     the whole table of benchmarks/README.md on equivalence, as a test
-# make test-tutorials   every command of every tutorial
+# make test-tutorials   every command of every tutorial, and what takes long with real modules
 # PYTHON=python3.12 make test chooses the interpreter.
 
 PYTHON ?= python3
@@ -29,7 +29,7 @@ test-long: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m long
 
 test-tutorials: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m tutorials
+	$(BIN)/python -m pytest -m "tutorials or real_module"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check $(SOURCES)

@@ -49,7 +49,7 @@ def write_run(
         "state": "done",
         "epoch": settings.epochs,
         "goodput": SECONDS,
-        "images_per_second": 100.0,
+        "examples_per_second": 100.0,
         "data_fingerprint": "0123456789abcdef",
     }
     if answers is not None:

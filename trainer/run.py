@@ -16,6 +16,7 @@ import dataclasses
 import os
 import re
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,7 +113,8 @@ def execute(
             return EXIT_DONE
         check_agreement(cluster, data_fingerprint, start.step)
         prepared = with_fitting_batch_size(prepared, console)
-        built = build(prepared)
+        with console.waiting("model", "is built"):
+            built = build(prepared)
         if config.exports_tflite:
             check_convertible(prepared, built)
         progress, best = _restore(start, prepared, built)
@@ -233,7 +235,8 @@ def _tell_the_story(session: Session) -> None:
     if session.is_chief:
         session.check_lease()
         if prepared.config.export:
-            with session.stopwatch.measure("export"):
+            waiting = session.console.waiting("export", "the model is saved and compared")
+            with session.stopwatch.measure("export"), waiting:
                 publish(session, best)
             session.check_lease()
         session.status.update(state="done")
@@ -262,7 +265,8 @@ def _judge(session: Session, evaluator: Evaluator, best: Checkpoint) -> None:
         return
     with session.stopwatch.measure("evaluate"):
         restore_weights(best, session.built.model)
-        found = evaluator(indices)
+        found = evaluator(indices, partial(session.console.work, split))
+        session.console.close()
         if split == "test":
             session.status.update(test=TestResult(found.accuracy, found.loss, found.examples))
         if session.is_chief:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from trainer.material import predictions_of
@@ -63,6 +64,7 @@ def train(session: Session, evaluator: Evaluator, features: RunFeatures | None) 
             dataset,
             stopwatch,
             lambda: detector.watching("a training call"),
+            lambda: session.console.waiting("compile", "the training step"),
         )
     with (
         # The outermost: what is being written at the end is not interrupted either.
@@ -107,7 +109,7 @@ def _actions(
 
     def validate() -> Evaluation:
         with built.optimizer.averages.in_place(), detector.watching("a validation"):
-            return evaluator(validation)
+            return evaluator(validation, partial(session.console.work, "validation"))
 
     def keep(evaluation: Evaluation) -> None:
         if records.is_chief:
@@ -128,7 +130,7 @@ def _actions(
     if records.is_chief:
         batch = prepared.config.batch_size
         yield WriteStatus(session.status, session.run, save, session.stopwatch, batch, records)
-        yield ShowProgress(session.console, session.status, prepared.config.epochs)
+        yield ShowProgress(session.console, session.status, prepared.config.epochs, built.model.model_input.kind)
 
 
 def _save_checkpoint(session: Session, records: Records) -> SaveCheckpoint:

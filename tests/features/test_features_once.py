@@ -95,7 +95,7 @@ def status_of(config: Config) -> dict[str, Any]:
 def metrics_of(config: Config) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without times."""
     lines = Path(config.run_dir, "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    timed = ("time", "seconds", "images_per_second")
+    timed = ("time", "seconds", "examples_per_second")
     return [{key: value for key, value in json.loads(line).items() if key not in timed} for line in lines]
 
 

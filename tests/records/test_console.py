@@ -8,12 +8,17 @@ import struct
 import sys
 import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trainer.records.console import SECONDS_BETWEEN_LINES, Console
+from trainer.records.status import Status
+from trainer.training.actions import ShowProgress
+from trainer.training.loop import Boundary, Progress
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[(?:[0-9;]*;)?(?:3[0-8]|4[0-8]|9[0-7])[0-9;]*m")
@@ -74,7 +79,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Termin
 
 
 def show(console: Console, step: int = 2580, epoch: int = 3) -> None:
-    console.progress(epoch=epoch, epochs=10, step=step, steps_total=4300, metrics=METRICS, images_per_second=1834.2)
+    console.progress(epoch=epoch, epochs=10, step=step, steps_total=4300, metrics=METRICS, examples_per_second=1834.2)
 
 
 def run_through(out: Terminal, err: io.StringIO | None = None) -> Console:
@@ -241,7 +246,7 @@ class TestTerminal:
     def test_no_time_is_promised_before_there_is_a_speed(self, terminal: Callable[[int], Terminal]) -> None:
         out = terminal(100)
         console = Console(out=out)
-        console.progress(epoch=1, epochs=1, step=0, steps_total=9, metrics={}, images_per_second=None)
+        console.progress(epoch=1, epochs=1, step=0, steps_total=9, metrics={}, examples_per_second=None)
         console.close()
         assert re.fullmatch(r"epoch 1/1 ━+ 0/9", out.rows()[-1])
 
@@ -268,3 +273,50 @@ def test_work_tells_a_log_now_and_then() -> None:
     clock.now = 99.0
     console.work("features", 50, 120)
     assert "50" not in out.getvalue()
+
+
+class TestWaiting:
+    @pytest.mark.parametrize(
+        ("columns", "line"), [(60, "compile  the training step  1:15"), (24, "compile  the tra…  1:15")]
+    )
+    def test_a_terminal_shows_the_time_until_it_is_over(
+        self, terminal: Callable[[int], Terminal], columns: int, line: str
+    ) -> None:
+        out, clock = terminal(columns), Clock()
+        console = Console(out=out, err=out, clock=clock)
+        with pytest.raises(ValueError, match="fails"), console.waiting("compile", "the training step"):
+            clock.now = 75.0
+            assert console._bar is not None
+            console._bar._live.refresh()
+            raise ValueError("fails")
+        console.note("done")
+        assert line in out.rows() and out.rows()[-1] == "done"
+
+    def test_a_log_hears_less_and_less_often_of_what_takes_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("trainer.records.console.SECONDS_BETWEEN_LINES", 0.05)
+        out, deadline = io.StringIO(), time.monotonic() + 20
+        with Console(out=out).waiting("compile", "the training step"):
+            while out.getvalue().count("\n") < 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+        said = out.getvalue()
+        assert said.splitlines()[:3] == [
+            f"compile  the training step, {seconds:g} s so far" for seconds in (0.05, 0.1, 0.2)
+        ]
+        assert not any(thread.name == "reminder" for thread in threading.enumerate())
+
+    def test_nothing_is_said_of_what_is_short_or_to_be_quiet(self, terminal: Callable[[int], Terminal]) -> None:
+        for out, quiet in ((io.StringIO(), False), (io.StringIO(), True), (terminal(60), True)):
+            with Console(quiet=quiet, out=out).waiting("compile", "the training step"):
+                pass
+            assert out.getvalue() == ""
+
+
+def test_an_example_is_called_what_it_is() -> None:
+    out, clock = io.StringIO(), Clock()
+    console, status = Console(out=out, clock=clock), Status(steps_total=9, examples_per_second=1500.0)
+    clock.now = 2 * SECONDS_BETWEEN_LINES
+    steps = np.arange(1, 3)
+    losses = {"loss": np.ones(2), "accuracy": np.ones(2)}
+    boundary = Boundary(Progress(2, 0), 1, steps, losses, 1.0, compiled=False, epoch_ended=False, finished=False)
+    ShowProgress(console, status, 1, "text")(boundary)
+    assert out.getvalue().endswith("1,500 texts/s\n")

@@ -28,7 +28,7 @@ FIELDS = [
     "best",
     "export",
     "exports",
-    "images_per_second",
+    "examples_per_second",
     "seconds",
     "attempts",
     "goodput",
@@ -51,7 +51,9 @@ def test_a_new_status_has_every_field() -> None:
     values = json.loads(Status(config_fingerprint="c", data_fingerprint="d").to_json())
     assert list(values) == FIELDS
     assert (values["state"], values["step"], values["config_fingerprint"]) == ("running", 0, "c")
-    assert all(values[name] is None for name in ("steps_total", "test", "best", "export", "images_per_second", "error"))
+    assert all(
+        values[name] is None for name in ("steps_total", "test", "best", "export", "examples_per_second", "error")
+    )
     assert values["skipped_images"] == values["warnings"] == []
 
 
@@ -67,7 +69,7 @@ def test_what_is_set_is_written_and_read_back(tmp_path: Path) -> None:
         test=records_status.TestResult(accuracy=0.9, loss=0.25, examples=367),
         best=BestResult(step=43, epoch=2, accuracy=0.75, loss=0.5),
         export=str(tmp_path / "run" / "export"),
-        images_per_second=np.float64(12.5),
+        examples_per_second=np.float64(12.5),
         seconds=Stopwatch(lambda: 0.0).seconds(),
         skipped_images=(Skipped("rosen/ä b.jpg", "empty file"),),
         error="two\n  lines",
@@ -77,7 +79,7 @@ def test_what_is_set_is_written_and_read_back(tmp_path: Path) -> None:
     values = json.loads((tmp_path / "run" / "status.json").read_text(encoding="utf-8"))
     assert values["test"] == {"accuracy": 0.9, "loss": 0.25, "examples": 367}
     assert values["best"] == {"step": 43, "epoch": 2, "accuracy": 0.75, "loss": 0.5}
-    assert (values["step"], values["train"], values["images_per_second"]) == (43, {"loss": 0.5}, 12.5)
+    assert (values["step"], values["train"], values["examples_per_second"]) == (43, {"loss": 0.5}, 12.5)
     assert set(values["seconds"]) == {
         "startup",
         "features",
@@ -115,13 +117,13 @@ def test_exports_are_found_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, np.float32("-inf")])
 def test_numbers_that_are_not_finite_become_null(value: float) -> None:
-    status = Status(train={"loss": value}, images_per_second=value, best=BestResult(1, 1, 0.5, value))
+    status = Status(train={"loss": value}, examples_per_second=value, best=BestResult(1, 1, 0.5, value))
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
     values = json.loads(status.to_json(), parse_constant=refuse)
-    assert values["train"]["loss"] is values["images_per_second"] is values["best"]["loss"] is None
+    assert values["train"]["loss"] is values["examples_per_second"] is values["best"]["loss"] is None
 
 
 def test_a_file_name_that_is_no_utf8_can_be_written(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def _status(predictions: Predictions, steps: int, interrupted: bool) -> Status:
         steps_total=steps,
         best=BestResult(steps // 3, 1, 0.7, 0.9),
         test=None if interrupted else TestResult(right, loss, len(predictions)),
-        images_per_second=1234.5,
+        examples_per_second=1234.5,
         attempts=[Attempt("2026-11-22T10:00:00+00:00", 0, done)],
         error="SIGTERM came" if interrupted else None,
     )

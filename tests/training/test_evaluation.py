@@ -39,6 +39,16 @@ def test_two_replicas_judge_like_one(global_batch: int) -> None:
     assert 0 < one.accuracy < 1
 
 
+def test_it_tells_how_far_it_is_from_before_it_compiles() -> None:
+    config = Config.parse({"data": "synthetic:2", "image_size": 8, "batch_size": 8})
+    prepared = prepare(config, connect(config), Console(quiet=True))
+    told: list[tuple[int, int]] = []
+    Evaluator(prepared.cluster, build(prepared).model, prepared.source, 16)(
+        prepared.train[:40], lambda done, total: told.append((done, total))
+    )
+    assert told == [(0, 40), (16, 40), (32, 40), (40, 40)]
+
+
 EXAMPLES = 997
 WORKERS = 2
 LOCAL_REPLICAS = 3

@@ -7,9 +7,11 @@ import sys
 import textwrap
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from trainer.records.reminder import reminding
 from trainer.terminal import discard, printable
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class Console:
     def entry(self, title: str, text: str) -> None:
         """Prints a line of a table: a short title and a text, with one or more lines for it on a narrow terminal."""
         indent = " " * _TITLE_WIDTH
-        line = f"{title:<{_TITLE_WIDTH}}{printable(text, None)}"
+        line = _titled(title, printable(text, None))
         if len(line) > self._width():
             line = textwrap.fill(
                 line, self._width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
@@ -90,7 +92,8 @@ class Console:
         step: int,
         steps_total: int,
         metrics: Mapping[str, float],
-        images_per_second: float | None,
+        examples_per_second: float | None,
+        unit: str = "img",
     ) -> None:
         """Shows how far the run is.
 
@@ -100,22 +103,23 @@ class Console:
           step: steps done.
           steps_total: of the run.
           metrics: "loss" and "accuracy" of the epoch so far.
-          images_per_second: over all replicas; None where it is not known yet.
+          examples_per_second: over all replicas; None where it is not known yet.
+          unit: what an example is called in it.
         """
         if self._quiet:
             return
         now = self._clock()
         self._seen.append((now, step))
         if _is_terminal(self._out):
-            from trainer.records.progress_bar import Moment, ProgressBar
+            from trainer.records.progress_bar import Moment
 
-            if self._bar is None:
-                self._bar = ProgressBar(self._out, self._err)
             left = self._seconds_left(steps_total)
-            self._bar.show(Moment(epoch, epochs, step, steps_total, dict(metrics), images_per_second, left))
+            self._shown_bar().show(
+                Moment(epoch, epochs, step, steps_total, dict(metrics), examples_per_second, unit, left)
+            )
         elif now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            speed = f"  {images_per_second:,.0f} img/s" if images_per_second else ""
+            speed = f"  {examples_per_second:,.0f} {unit}/s" if examples_per_second else ""
             self.note(f"step {step}/{steps_total}  {shown(metrics)}{speed}")
 
     def work(self, title: str, done: int, total: int | None) -> None:
@@ -130,14 +134,36 @@ class Console:
             return
         now = self._clock()
         if _is_terminal(self._out):
-            from trainer.records.progress_bar import ProgressBar, Work
+            from trainer.records.progress_bar import Work
 
-            if self._bar is None:
-                self._bar = ProgressBar(self._out, self._err)
-            self._bar.show(Work(title, done, total))
+            self._shown_bar().show(Work(title, done, total))
         elif now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             self.entry(title, f"{done}" if total is None else f"{done} of {total}")
+
+    @contextmanager
+    def waiting(self, title: str, what: str) -> Iterator[None]:
+        """Shows that something goes on while the body runs, of which nobody knows how long it takes.
+
+        On a terminal the time stands where the bar does; a log gets a line after ten seconds, twenty, forty, ….
+
+        Args:
+          title: as of `entry`.
+          what: is waited for: "the training step is compiled".
+        """
+        if self._quiet:
+            yield
+        elif _is_terminal(self._out):
+            from trainer.records.progress_bar import Waiting
+
+            self._shown_bar().show(Waiting(_titled(title, what), self._clock, self._clock()))
+            try:
+                yield
+            finally:
+                self.close()
+        else:
+            with reminding(lambda seconds: self.entry(title, f"{what}, {seconds:g} s so far"), SECONDS_BETWEEN_LINES):
+                yield
 
     def epoch_done(
         self, *, epoch: int, epochs: int, train: Mapping[str, float], validation: Mapping[str, float]
@@ -155,6 +181,13 @@ class Console:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _shown_bar(self) -> ProgressBar:
+        if self._bar is None:
+            from trainer.records.progress_bar import ProgressBar
+
+            self._bar = ProgressBar(self._out, self._err)
+        return self._bar
 
     def _print(self, stream: TextIO, text: str) -> None:
         text = printable(text, stream.encoding, kept="\n")
@@ -184,6 +217,10 @@ class Console:
             return os.get_terminal_size(self._out.fileno()).columns or 80
         except (OSError, ValueError):
             return 80
+
+
+def _titled(title: str, text: str) -> str:
+    return f"{title:<{_TITLE_WIDTH}}{text}"
 
 
 def shown(metrics: Mapping[str, float]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -32,17 +32,18 @@ class Moment:
     step: int
     steps_total: int
     metrics: Mapping[str, float]
-    images_per_second: float | None
+    examples_per_second: float | None
+    unit: str
     seconds_left: float | None
 
     def texts(self) -> list[tuple[str, str]]:
         """What may stand to the left and to the right of the bar, from the fullest to the barest."""
         count = f"{self.step}/{self.steps_total}"
         left = "" if self.seconds_left is None else _duration(self.seconds_left)
-        speed = f"{self.images_per_second:,.0f}" if self.images_per_second else ""
+        speed = f"{self.examples_per_second:,.0f}" if self.examples_per_second else ""
         loss, accuracy = (f"{self.metrics[name]:.3f}" if name in self.metrics else "" for name in ("loss", "accuracy"))
         title, short_title = f"epoch {self.epoch}/{self.epochs}", f"{self.epoch}/{self.epochs}"
-        full = (count, loss and f"loss {loss}", accuracy and f"accuracy {accuracy}", speed and f"{speed} img/s")
+        full = (count, loss and f"loss {loss}", accuracy and f"accuracy {accuracy}", speed and f"{speed} {self.unit}/s")
         short = (count, loss and f"loss {loss}", accuracy and f"acc {accuracy}", speed and f"{speed}/s")
         return [
             (title, _joined(*full, left and f"{left} left")),
@@ -73,6 +74,26 @@ class Work:
         yield _line([(self.title, count), ("", f"{self.done}")], self.done, self.total, options)
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """What stands in place of the bar while nobody knows how far something is; see `Console.waiting`.
+
+    Attributes:
+      began: by `clock`, in seconds.
+    """
+
+    title: str
+    clock: Callable[[], float]
+    began: float
+
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+        """Draws one line, with the time of the moment."""
+        time = _duration(self.clock() - self.began)
+        room = options.max_width - len(time) - 3
+        title = self.title if len(self.title) <= room else f"{self.title[: room - 1]}…"
+        yield Text(f"{title}  {time}", no_wrap=True)
+
+
 class ProgressBar:
     """A bar that stays below what is printed, until it is stopped."""
 
@@ -91,7 +112,7 @@ class ProgressBar:
             redirect_stderr=err.isatty(),
         )
 
-    def show(self, moment: Moment | Work) -> None:
+    def show(self, moment: Moment | Work | Waiting) -> None:
         """Shows a new state, from the next refresh on."""
         self._live.update(moment)
         if not self._live.is_started:

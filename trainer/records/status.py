@@ -100,7 +100,7 @@ class Status:
     """Full path of the exported model, once it stands there."""
     exports: Mapping[str, ExportResult] = field(default_factory=dict)
     """Its forms, by "saved_model", "tflite_float16" and "tflite_int8"; a form that was refused is there too."""
-    images_per_second: float | None = None
+    examples_per_second: float | None = None
     """Training speed, over all replicas."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall time of this start by phase, as `Stopwatch.seconds` gives it."""

@@ -36,7 +36,7 @@ class RunSummary:
       loss: on the test split.
       seconds: of all its starts.
       seconds_by_phase: the same by what they were spent on (`trainer.records.goodput.goodput`).
-      images_per_second: in training.
+      examples_per_second: in training.
       parameters: numbers in the weights.
       trained_parameters: those that training changes.
       export_bytes: of all files under export/.
@@ -53,7 +53,7 @@ class RunSummary:
     loss: float | None
     seconds: float | None
     seconds_by_phase: Mapping[str, float]
-    images_per_second: float | None
+    examples_per_second: float | None
     parameters: int | None
     trained_parameters: int | None
     export_bytes: int | None
@@ -196,7 +196,7 @@ def _summary(name: str, record: RunRecord, export_bytes: int | None) -> RunSumma
         loss=test.get("loss"),
         seconds=seconds.get("total"),
         seconds_by_phase=seconds,
-        images_per_second=status.get("images_per_second"),
+        examples_per_second=status.get("examples_per_second"),
         parameters=facts.parameters if facts else None,
         trained_parameters=facts.trained_parameters if facts else None,
         export_bytes=export_bytes,

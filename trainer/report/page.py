@@ -159,8 +159,8 @@ def _tiles(record: RunRecord) -> list[Tile]:
         tiles.append(Tile(f"{100 * best['accuracy']:.1f} %", f"best validation accuracy, epoch {best['epoch']}"))
     if facts:
         tiles.append(Tile(f"{facts.trained_parameters:,}", f"parameters trained, of {facts.parameters:,}"))
-    if status.get("images_per_second"):
-        tiles.append(Tile(f"{status['images_per_second']:,.0f}", "examples a second in training"))
+    if status.get("examples_per_second"):
+        tiles.append(Tile(f"{status['examples_per_second']:,.0f}", "examples a second in training"))
     goodput = status.get("goodput") or {}
     if goodput.get("total"):
         tiles.append(Tile(duration(goodput["total"]), "from the command to the end, all starts"))

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainer.config_values import ExampleKind
 from trainer.errors import UserError
 from trainer.model.schedule import Schedule
 from trainer.records.background import BackgroundWriter
@@ -307,7 +308,7 @@ class WriteStatus:
           run: where to.
           save: knows the best result.
           stopwatch: knows where the time went.
-          global_batch: images a step.
+          global_batch: examples a step.
           records: whose metrics go to disk with it, for whoever looks at both.
         """
         self._status = status
@@ -317,14 +318,14 @@ class WriteStatus:
         self._global_batch = global_batch
         self._records = records
         self._seconds_between = _REMOTE_STATUS_SECONDS if run.is_remote else _STATUS_SECONDS
-        self._images = 0
+        self._examples = 0
         self._seconds = 0.0
         self._last_time = -math.inf
 
     def __call__(self, boundary: Boundary) -> None:
         """Updates and writes. The speed is a mean that leaves out the call that compiled."""
         if not boundary.compiled:
-            self._images += len(boundary.steps) * self._global_batch
+            self._examples += len(boundary.steps) * self._global_batch
             self._seconds += boundary.seconds
         progress = boundary.progress
         self._status.update(
@@ -333,7 +334,7 @@ class WriteStatus:
             train=progress.train,
             validation=dict(progress.validation),
             best=best_result(self._save.best),
-            images_per_second=self._images / self._seconds if self._seconds else None,
+            examples_per_second=self._examples / self._seconds if self._seconds else None,
         )
         ends = boundary.epoch_ended or boundary.stops
         if ends or boundary.now - self._last_time >= self._seconds_between:
@@ -348,11 +349,12 @@ class WriteStatus:
 class ShowProgress:
     """Tells the person how far the run is, and a line for each epoch."""
 
-    def __init__(self, console: Console, status: Status, epochs: int) -> None:
-        """`status` is brought up to date by `WriteStatus`, which stands before this."""
+    def __init__(self, console: Console, status: Status, epochs: int, kind: ExampleKind) -> None:
+        """`status` is brought up to date by `WriteStatus`, which stands before this; `kind` is of the examples."""
         self._console = console
         self._status = status
         self._epochs = epochs
+        self._unit = "img" if kind == "image" else f"{kind}s"
 
     def __call__(self, boundary: Boundary) -> None:
         """Moves the bar; prints a line where an epoch ends."""
@@ -367,7 +369,8 @@ class ShowProgress:
             step=progress.step,
             steps_total=self._status.steps_total or progress.step,
             metrics=progress.train,
-            images_per_second=self._status.images_per_second,
+            examples_per_second=self._status.examples_per_second,
+            unit=self._unit,
         )
         if boundary.finished:
             self._console.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -109,11 +110,14 @@ class Evaluator:
         self._global_batch = global_batch
         self._evaluate_batch = compiled_batch(cluster.strategy, EvaluationStep(model))
 
-    def __call__(self, indices: NDArray[np.int64]) -> Evaluation:
+    def __call__(
+        self, indices: NDArray[np.int64], progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> Evaluation:
         """Judges each of the examples once.
 
         Args:
           indices: int64 `[n]`, n > 0, into the source.
+          progress: is told how many of how many were judged, before the first batch, which compiles, and after each.
 
         Raises:
           RuntimeError: an example was left out or came twice, which would be a bug of the input pipeline.
@@ -122,7 +126,11 @@ class Evaluator:
             self._cluster, self._model, self._source, indices, self._global_batch, self._features
         )
         iterator = iter(dataset)
-        batches = [self._evaluate_batch(iterator) for _ in range(-(-len(indices) // self._global_batch))]
+        batches = []
+        for begin in range(0, len(indices), self._global_batch):
+            progress(begin, len(indices))
+            batches.append(self._evaluate_batch(iterator))
+        progress(len(indices), len(indices))
         rows = self._of_all_workers(
             {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in batches[0]}
         )

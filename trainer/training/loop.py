@@ -157,6 +157,7 @@ class TrainLoop:
         dataset: tf.distribute.DistributedDataset,
         stopwatch: Stopwatch,
         watching: Callable[[], AbstractContextManager[None]] = nullcontext,
+        compiling: Callable[[], AbstractContextManager[None]] = nullcontext,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Prepares the compiled loop.
@@ -167,6 +168,7 @@ class TrainLoop:
           dataset: a batch for each replica and step, from the step that `run` starts at.
           stopwatch: is told which time is compilation and which is training.
           watching: stands around each call of compiled steps but the first, which also compiles.
+          compiling: stands around that one.
           clock: seconds, for the automatic loop length and `Boundary.seconds`.
         """
         self._cluster = cluster
@@ -174,6 +176,7 @@ class TrainLoop:
         self._run_steps = compiled_loop(cluster.strategy, step)
         self._stopwatch = stopwatch
         self._watching = watching
+        self._compiling = compiling
         self._clock = clock
 
     def run(
@@ -205,7 +208,7 @@ class TrainLoop:
                 progress.begin_epoch()
             count = min(pace.count, stops.after(progress.step) - progress.step)
             start = self._clock()
-            watching = nullcontext() if first_call else self._watching()
+            watching = self._compiling() if first_call else self._watching()
             with self._stopwatch.measure("compile" if first_call else "train"), watching:
                 metrics, waited = (result.numpy() for result in self._run_steps(self._iterator, tf.constant(count)))
                 agreed = self._over_workers(metrics, start, outlook)
