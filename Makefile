@@ -2,7 +2,8 @@
 # make test   formatting, lint, types, tests
 # make test-oldest   the tests of all strategies, on the oldest TensorFlow that is supported
 # make test-long     the whole table of benchmarks/README.md on equivalence, as a test
-# make test-tutorials   every command of every tutorial, and what takes long with real modules
+# make test-slow     tests with real modules and real processes that take many seconds each
+# make test-tutorials   every command of every tutorial
 # PYTHON=python3.12 make test chooses the interpreter.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ OLDEST_VENV := $(VENV)-tensorflow-$(OLDEST_TENSORFLOW)
 # Each imports TensorFlow; the tests of a file stay together, because they share what they train.
 TWO_PROCESSES := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-oldest test-long test-tutorials lint format clean
+.PHONY: demo test test-slow test-oldest test-long test-tutorials lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m trainer.task --strategy=mirrored
@@ -25,11 +26,14 @@ test: lint
 test-oldest: $(OLDEST_VENV)/.installed-test
 	$(OLDEST_VENV)/bin/python -m pytest $(TWO_PROCESSES) -m "strategies and not long"
 
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(TWO_PROCESSES) -m slow
+
 test-long: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m long
 
 test-tutorials: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "tutorials or real_module"
+	$(BIN)/python -m pytest -m tutorials
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check $(SOURCES)

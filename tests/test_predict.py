@@ -168,7 +168,7 @@ def test_a_pipe_that_nobody_reads_ends_a_program_quietly() -> None:
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, "")
 
 
-@pytest.mark.real_module
+@pytest.mark.slow
 def test_it_agrees_with_the_export_on_real_photos_bit_for_bit(
     hub_module: Callable[[str], Path], flower_photos: Path, tmp_path: Path
 ) -> None:
@@ -198,7 +198,7 @@ def test_it_agrees_with_the_export_on_real_photos_bit_for_bit(
         assert each["top"][0]["class_id"] == alone["class_id"].numpy()[0]
 
 
-@pytest.mark.real_module
+@pytest.mark.slow
 def test_grace_hopper_wears_a_military_uniform(
     hub_module: Callable[[str], Path], test_data: Path, tmp_path: Path
 ) -> None:

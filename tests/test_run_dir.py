@@ -142,10 +142,10 @@ def test_a_run_that_has_lost_its_directory_writes_no_more(
         lease.lost = "taken over by another"
         return "export"
 
-    def test_and_lose(self: run.Evaluator, indices: Any) -> Any:
+    def test_and_lose(self: run.Evaluator, *arguments: Any) -> Any:
         if lost_at == "test":
             lease.lost = "taken over by another"
-        return evaluate(self, indices)
+        return evaluate(self, *arguments)
 
     evaluate = run.Evaluator.__call__
     monkeypatch.setattr(run.Evaluator, "__call__", test_and_lose)

@@ -84,7 +84,7 @@ def test_tflite_says_what_the_module_says(build: Callable[[Path], Path], tmp_pat
     assert_is_the_module(TfliteExtractor(model, 2), module)
 
 
-@pytest.mark.real_module
+@pytest.mark.slow
 def test_a_real_module(hub_module: Callable[[str], Path], tmp_path: Path) -> None:
     module = load(hub_module(SMALL_MOBILENET))
     pixels = noise(224)

@@ -28,7 +28,7 @@ from trainer.config import Config
 from trainer.data.sources import open_source
 from trainer.errors import EXIT_DONE
 
-pytestmark = pytest.mark.strategies
+pytestmark = [pytest.mark.strategies, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_SECONDS = 200.0

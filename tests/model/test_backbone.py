@@ -307,7 +307,7 @@ def test_the_built_in_network_takes_the_size_that_is_asked_or_native() -> None:
     assert build_backbone(Config(), None).image_size == 64
 
 
-@pytest.mark.real_module
+@pytest.mark.slow
 @pytest.mark.parametrize("update", [False, True])
 def test_every_trainable_variable_of_the_real_module_gets_a_gradient(
     hub_module: Callable[[str], Path], mirrored: tf.distribute.MirroredStrategy, update: bool

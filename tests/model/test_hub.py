@@ -413,7 +413,7 @@ def test_the_real_module(hub_module: Callable[[str], Path]) -> None:
     assert module.apply(images(2, 224), False).shape == (2, 1280)
 
 
-@pytest.mark.real_module
+@pytest.mark.slow
 def test_three_formats_of_one_real_module_agree(
     hub_module: Callable[[str], Path], flower_photos: Path, tmp_path: Path
 ) -> None:

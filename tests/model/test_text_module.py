@@ -316,7 +316,7 @@ class TestWholeRuns:
         with pytest.raises(UserError, match="The examples are not those that the run in .* was started with"):
             run.execute(settings.model_copy(update={"data": f"csv:{other}"}), quiet=True)
 
-    @pytest.mark.real_module
+    @pytest.mark.slow
     def test_the_real_module(self, hub_module: Callable[[str], Path], csv: Path, tmp_path: Path) -> None:
         module = hub_module("text_imdb_embedding_16d")
         fields = {
