@@ -277,6 +277,11 @@ class TestWholeRuns:
         assert answers["class_id"].numpy().tolist()[:2] == [1, 0]
         np.testing.assert_allclose(answers["probabilities"].numpy().sum(axis=1), 1, atol=1e-6)
 
+    def test_too_low_an_accuracy_is_that_of_texts(self, csv: Path, looked_up: Path, tmp_path: Path) -> None:
+        fields = {"epochs": 1, "learning_rate": 1e-6, "min_accuracy": 0.99, "run_dir": str(tmp_path / "run")}
+        with pytest.raises(UserError, match=r"on the \d+ test texts is 0\.\d+, below --min_accuracy=0\.99"):
+            run.execute(config(csv, looked_up, **fields), quiet=True)
+
     def test_the_vocabulary_is_in_both_exports_and_the_labels_keep_their_name(self, finished: Path) -> None:
         def files(folder: Path) -> dict[str, list[str]]:
             return {file.name: file.read_text(encoding="utf-8").split() for file in (folder / "assets").iterdir()}

@@ -21,6 +21,7 @@ from trainer.session import Session
 from trainer.storage import RunDirectory
 from trainer.training.checkpoint import Checkpoint
 from trainer.training.state import restore_weights
+from trainer.wording import counted
 
 PROBE_IMAGES = 8
 """How many images the parity gate asks about."""
@@ -56,10 +57,11 @@ def require_accuracy(session: Session, checkpoint: Checkpoint) -> None:
     """
     least, yardstick = session.prepared.config.min_accuracy, _yardstick(session, checkpoint)
     if yardstick.accuracy is not None and yardstick.accuracy < least:
+        judged = counted(len(yardstick.indices), f"{yardstick.split} {session.prepared.source.kind}")
         raise UserError(
-            f"The best checkpoint's accuracy on the {len(yardstick.indices)} {yardstick.split} images is "
-            f"{yardstick.accuracy:.6g}, below --min_accuracy={least:g}: nothing was published. The checkpoints stand "
-            f"in {session.run.path}, and the same command with a lower --min_accuracy exports the best."
+            f"The best checkpoint's accuracy on the {judged} is {yardstick.accuracy:.6g}, below "
+            f"--min_accuracy={least:g}: nothing was published. The checkpoints stand in {session.run.path}, and the "
+            "same command with a lower --min_accuracy exports the best."
         )
 
 
