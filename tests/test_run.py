@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,21 @@ def interrupt_after_first_save(monkeypatch: pytest.MonkeyPatch, error: BaseExcep
     monkeypatch.setattr(SaveCheckpoint, "__call__", save_and_stop)
 
 
-def test_a_run_leaves_the_files_and_numbers_that_it_promises(tmp_path: Path, no_export: None) -> None:
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What runs tell the console of: titles, in order, as work and each time as often as it is told of."""
+    told: list[str] = []
+
+    def waiting(self: Console, title: str, what: str) -> AbstractContextManager[None]:
+        told.append(title)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(Console, "waiting", waiting)
+    monkeypatch.setattr(Console, "work", lambda self, title, done, total: told.append(f"{title} {done}/{total}"))
+    return told
+
+
+def test_a_run_leaves_the_files_and_numbers_that_it_promises(tmp_path: Path, no_export: None, waits: list[str]) -> None:
     assert run.execute(Config(**TINY, run_dir=str(tmp_path / "r")), quiet=True) == EXIT_DONE
     status = status_of(tmp_path / "r")
     assert status["state"] == "done"
@@ -65,6 +81,10 @@ def test_a_run_leaves_the_files_and_numbers_that_it_promises(tmp_path: Path, no_
     }
     source = prepare(Config(**TINY), connect(Config(**TINY)), Console(quiet=True))
     assert status["test"]["examples"] == len(source.splits.test)
+    validated, tested = len(source.splits.validation), len(source.splits.test)
+    begins = [waits.index(f"validation 0/{validated}"), waits.index(f"test 0/{tested}")]
+    assert (waits[:2], waits[-1]) == (["model", "compile"], "export")
+    assert waits.count(f"validation {validated}/{validated}") == 2 and begins == sorted(begins)
     assert status["test"]["accuracy"] > 0.9
     assert Config.from_json((tmp_path / "r" / "config.json").read_text(encoding="utf-8")).batch_size == 64
     lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

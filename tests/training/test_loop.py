@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -37,6 +38,35 @@ def run_loop(epoch_ends: list[int], steps_per_loop: int, start: int = 0) -> list
     epoch = sum(end <= start for end in epoch_ends)
     loop.run(Progress(start, epoch), Stops(epoch_ends), steps_per_loop, [seen.append])
     return seen
+
+
+def test_the_first_call_is_known_to_compile_and_the_others_to_train() -> None:
+    strategy = tf.distribute.get_strategy()
+    calls: list[str] = []
+
+    def step(batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"loss": tf.cast(batch, tf.float32), "accuracy": tf.zeros([])}
+
+    @contextlib.contextmanager
+    def noting(what: str) -> Iterator[None]:
+        calls.append(f"{what} begins")
+        yield
+        calls.append(f"{what} ends")
+
+    loop = TrainLoop(
+        Cluster(strategy, "CPU", "one CPU"),
+        step,
+        strategy.experimental_distribute_dataset(tf.data.Dataset.range(3)),
+        Stopwatch(),
+        watching=lambda: noting("a call"),
+        compiling=lambda: noting("compilation"),
+    )
+    loop.run(Progress(0, 0), Stops([3]), 1, [lambda boundary: calls.append(f"step {boundary.progress.step}")])
+    assert calls == [
+        *("compilation begins", "compilation ends", "step 1"),
+        *("a call begins", "a call ends", "step 2"),
+        *("a call begins", "a call ends", "step 3"),
+    ]
 
 
 @pytest.mark.parametrize("steps_per_loop", [0, 1, 3, 100])
