@@ -85,10 +85,7 @@ def _start_in_phases(arguments: list[str]) -> dict[str, float]:
     config = config_from_flags(task.FLAGS, task.read_text)
     lap("flags and configuration")
     task.import_tensorflow_quietly()
-    lap("import TensorFlow")
-    import keras  # noqa: F401
-
-    lap("import Keras")
+    lap("import TensorFlow and Keras")
     import trainer.run  # noqa: F401
 
     lap("import the rest")

@@ -50,7 +50,7 @@ def interrupt_after_first_save(monkeypatch: pytest.MonkeyPatch, error: BaseExcep
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What runs tell the console of: titles, in order, as work and each time as often as it is told of."""
+    """What runs tell the console that they wait for, in order: titles, and of work how far it is."""
     told: list[str] = []
 
     def waiting(self: Console, title: str, what: str) -> AbstractContextManager[None]:

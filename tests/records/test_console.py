@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,7 +80,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Termin
 
 
 def show(console: Console, step: int = 2580, epoch: int = 3) -> None:
-    console.progress(epoch=epoch, epochs=10, step=step, steps_total=4300, metrics=METRICS, examples_per_second=1834.2)
+    speed: dict[str, Any] = {"examples_per_second": 1834.2, "unit": "img"}
+    console.progress(epoch=epoch, epochs=10, step=step, steps_total=4300, metrics=METRICS, **speed)
 
 
 def run_through(out: Terminal, err: io.StringIO | None = None) -> Console:
@@ -246,7 +248,7 @@ class TestTerminal:
     def test_no_time_is_promised_before_there_is_a_speed(self, terminal: Callable[[int], Terminal]) -> None:
         out = terminal(100)
         console = Console(out=out)
-        console.progress(epoch=1, epochs=1, step=0, steps_total=9, metrics={}, examples_per_second=None)
+        console.progress(epoch=1, epochs=1, step=0, steps_total=9, metrics={}, examples_per_second=None, unit="img")
         console.close()
         assert re.fullmatch(r"epoch 1/1 ━+ 0/9", out.rows()[-1])
 

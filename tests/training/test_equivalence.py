@@ -20,16 +20,15 @@ from trainer.records.console import Console
 
 pytestmark = pytest.mark.strategies
 
-IN_EVERY_SUITE = [
-    ("all with sgd", "2 of 4"),
-    ("all with momentum", "4 of 2"),
-    ("all with adamw", "2 processes x 2 of 2"),
-    ("groups", "2 of 4"),
-    ("mixed images", "2 processes x 2 of 2"),
-]
-"""A sample of the matrix; all of it takes a quarter of an hour."""
-
-SLOW = [("all with adam", "2 processes of 4")]
+SAMPLE: dict[tuple[str, str], list[pytest.MarkDecorator]] = {
+    ("all with sgd", "2 of 4"): [],
+    ("all with momentum", "4 of 2"): [],
+    ("all with adam", "2 processes of 4"): [pytest.mark.slow],
+    ("all with adamw", "2 processes x 2 of 2"): [],
+    ("groups", "2 of 4"): [],
+    ("mixed images", "2 processes x 2 of 2"): [],
+}
+"""A sample of the matrix, and how its tests are marked; all of it takes a quarter of an hour."""
 
 TIGHT = 1e-9
 """Largest relative difference of a loss, and absolute one of a weight, in float64."""
@@ -39,13 +38,10 @@ LOOSE = 1e-4
 
 
 def matrix() -> list[Any]:
-    """Every case under every setup; what is not in the sample is marked as slow or long."""
+    """Every case under every setup; what is not in the sample is marked as long."""
     setups = [name for name in SETUPS if name != ONE_REPLICA]
     pairs = [(case, setup) for case in [*BUILT_IN, *HUB_MODULE] for setup in setups]
-    marks: dict[tuple[str, str], list[pytest.MarkDecorator]] = {pair: [] for pair in IN_EVERY_SUITE} | {
-        pair: [pytest.mark.slow] for pair in SLOW
-    }
-    return [pytest.param(*pair, marks=marks.get(pair, [pytest.mark.long])) for pair in pairs]
+    return [pytest.param(*pair, marks=SAMPLE.get(pair, [pytest.mark.long])) for pair in pairs]
 
 
 class Lab:

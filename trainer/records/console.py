@@ -93,7 +93,7 @@ class Console:
         steps_total: int,
         metrics: Mapping[str, float],
         examples_per_second: float | None,
-        unit: str = "img",
+        unit: str,
     ) -> None:
         """Shows how far the run is.
 
@@ -149,7 +149,7 @@ class Console:
 
         Args:
           title: as of `entry`.
-          what: is waited for: "the training step is compiled".
+          what: is waited for, as in "the training step" with the title "compile".
         """
         if self._quiet:
             yield
